@@ -1,0 +1,1 @@
+"""Glowplug: a Kubernetes operator that serves GPU models from zero."""

@@ -1,0 +1,1 @@
+"""Takes and restores model snapshots, and starts engines on them."""
