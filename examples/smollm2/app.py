@@ -109,10 +109,10 @@ async def stream(
 
 
 @web.middleware
-async def errors_as_json(http: web.Request, handler: Handler) -> web.StreamResponse:
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give every error OpenAI's form."""
     try:
-        return await handler(http)
+        return await handler(request)
     except protocol.RequestError as error:
         body = protocol.error(str(error), error.status, error.param)
         return web.json_response(body, status=error.status)

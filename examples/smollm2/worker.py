@@ -74,11 +74,11 @@ class Worker:
 
     def _stream(self, number: int, options: dict[str, Any]) -> None:
         text = "".join(f"{m['role']}\n{m['content']}\n" for m in options["messages"])
-        tokens = len(self._runner.tokenize_text(text, True, None))
-        self._say(id=number, prompt_tokens=tokens)
         request = mistralrs.ChatCompletionRequest(model="default", stream=True, **options)
-        with self._send_lock:  # two threads in this call raise "Already borrowed"
+        with self._send_lock:  # two threads in the runner at once raise "Already borrowed"
+            tokens = len(self._runner.tokenize_text(text, True, None))
             chunks = self._runner.send_chat_completion_request(request)
+        self._say(id=number, prompt_tokens=tokens)
         for chunk in chunks:
             if number in self._cancelled:
                 return  # dropping the iterator ends the sequence in the engine
