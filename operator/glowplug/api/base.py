@@ -1,0 +1,107 @@
+"""What all kinds share: camelCase names, metadata, and rules that hold in CEL and in Python."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from glowplug.api.fields import WIRE
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule between fields, for the API server (`cel`) and for Python (`holds`).
+
+    The two are written side by side, so that they are changed together.
+    """
+
+    message: str
+    cel: str
+    holds: Callable[[Any], bool]
+
+
+class Part(BaseModel):
+    """A part of a spec: immutable, strict about types, snake_case here and camelCase in YAML."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",  # a newer CRD may hold fields that this version does not know
+        str_strip_whitespace=False,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_null(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict) and (info.context or {}).get(WIRE):
+            names = {field.alias for field in cls.model_fields.values()}
+            for key in sorted(names & value.keys(), key=str):
+                if value[key] is None:
+                    raise PydanticCustomError(
+                        "null", "{key} must not be null: leave it out instead", {"key": str(key)}
+                    )
+        return value
+
+    @model_validator(mode="after")
+    def _keep_rules(self) -> Self:
+        for rule in self.rules:
+            if not rule.holds(self):
+                # The braces keep pydantic from reading the sentence as a template.
+                raise PydanticCustomError("rule", "{sentence}", {"sentence": rule.message})
+        return self
+
+
+class Metadata(Part):
+    """The part of ObjectMeta that Glowplug reads."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+_NAME = "[a-z]([-a-z0-9]{0,46}[a-z0-9])?"
+
+NAME_RULE = Rule(
+    message=(
+        "metadata.name must start with a letter, hold only a-z, 0-9 and '-', and have at most "
+        "48 characters: Pods, Services and labels are named after it"
+    ),
+    cel=f"self.metadata.name.matches('^{_NAME}$')",
+    holds=lambda self: re.fullmatch(_NAME, self.metadata.name) is not None,
+)
+
+
+class Object(Part):
+    """A kind: metadata, spec and status, with what the CRD needs beside the schema."""
+
+    kind: ClassVar[str]
+    plural: ClassVar[str]
+    short_name: ClassVar[str]
+    namespaced: ClassVar[bool] = True
+    status_model: ClassVar[type[BaseModel]]
+    columns: ClassVar[tuple[tuple[str, str, str, str], ...]]
+    """Printer columns: name, type, JSONPath, description."""
+    scale: ClassVar[dict[str, str] | None] = None
+
+    metadata: Metadata
+    status: dict[str, Any] = Field(default_factory=dict)
+    """As read: written by the operator only, so nothing here depends on its form."""
+
+    @property
+    def key(self) -> str:
+        """namespace/name, or the name of a cluster-scoped object."""
+        m = self.metadata
+        return f"{m.namespace}/{m.name}" if self.namespaced else m.name

@@ -1,0 +1,87 @@
+"""The record of one engine process: what observe, act and the gateway talk about."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glowplug.api import meta
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One engine process that serves one model, known as (Pod UID, process, port)."""
+
+    pod_uid: str
+    process: int
+    namespace: str
+    model: str
+    pod: str
+    revision: str
+    ip: str | None
+    port: int
+    launcher_port: int | None
+    health_path: str
+    metrics_path: str
+    metrics: str | None
+    draining: bool
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What tells this process from every other, for as long as the cluster lives."""
+        return (self.pod_uid, self.process, self.port)
+
+
+def replicas_of(
+    *,
+    uid: str,
+    namespace: str,
+    name: str,
+    ip: str | None,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    deleting: bool,
+) -> tuple[Replica, ...]:
+    """Read the replicas that a Pod lists in its annotation.
+
+    A Pod without the annotation, or with one that is not ours to read, lists none: one broken
+    Pod must not stop the others.
+    """
+    draining = deleting or labels.get(meta.LABEL_STATE) == meta.STATE_DRAINING
+    return tuple(
+        Replica(
+            pod_uid=uid,
+            process=entry["process"],
+            namespace=namespace,
+            model=entry["model"],
+            pod=name,
+            revision=labels.get(meta.LABEL_REVISION, ""),
+            ip=ip or None,
+            port=entry["port"],
+            launcher_port=entry.get("launcherPort"),
+            health_path=entry.get("healthPath", "/health"),
+            metrics_path=entry.get("metricsPath", "/metrics"),
+            metrics=entry.get("metrics"),
+            draining=draining,
+        )
+        for entry in _entries(annotations.get(meta.ANNOTATION_REPLICAS, "[]"))
+    )
+
+
+def _entries(text: str) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(text)
+    except ValueError:
+        return []
+    if not isinstance(entries, list):
+        return []
+    return [entry for entry in entries if _readable(entry)]
+
+
+def _readable(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("model"), str)
+        and isinstance(entry.get("process"), int)
+        and isinstance(entry.get("port"), int)
+    )
