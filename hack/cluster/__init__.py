@@ -1,0 +1,1 @@
+"""A real one-node Kubernetes for development and tests, without Docker."""

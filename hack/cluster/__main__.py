@@ -1,0 +1,75 @@
+"""`python -m cluster`: a real local Kubernetes, from the command line."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cluster import images as image_builder
+from cluster import lifecycle
+from cluster.build import ensure_binaries
+from cluster.commands import console
+from cluster.config import ClusterError, paths
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def up(
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs that the node advertises.")] = 4,
+) -> None:
+    """Start the cluster, or repair it; seconds once its programs are built."""
+    lifecycle.up(paths(), gpus)
+    console.print(f"Ready. Run: eval $({sys.executable} -m cluster env)")
+
+
+@app.command()
+def down() -> None:
+    """Remove the cluster: no process, mount, bridge or rule stays."""
+    lifecycle.down(paths())
+
+
+@app.command()
+def status() -> None:
+    """Say how each part is; ends with 1 unless all run."""
+    report = lifecycle.status(paths())
+    if not report:
+        console.print("No cluster. Start one with `python -m cluster up`.")
+    for name, state in report.items():
+        console.print(f"{name:24} {state}")
+    if not report or "dead" in report.values() or report.get("node") != "Ready":
+        raise typer.Exit(1)
+
+
+@app.command()
+def build() -> None:
+    """Build the programs of the cluster, once for each version."""
+    console.print(str(ensure_binaries(paths())))
+
+
+@app.command()
+def images(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Images; all when none is named.")
+    ] = None,
+) -> None:
+    """Build the project's images that changed and load them into the cluster."""
+    where = paths()
+    tags = image_builder.ensure(where, names or list(image_builder.IMAGES))
+    image_builder.load(where, tags)
+
+
+@app.command()
+def env() -> None:
+    """Print exports of PATH and KUBECONFIG for a shell's eval."""
+    where = paths()
+    print(f'export PATH="{where.bin}:$PATH"')
+    print(f'export KUBECONFIG="{where.kubeconfig}"')
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except ClusterError as error:
+        console.print(f"[red]error:[/] {error}", soft_wrap=True)
+        sys.exit(1)
