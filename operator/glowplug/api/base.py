@@ -5,9 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from glowplug.api.fields import WIRE
 
@@ -20,8 +28,13 @@ class Rule:
     """
 
     message: str
-    cel: str
+    cel: str | None  # None where the schema already makes the API server refuse it
     holds: Callable[[Any], bool]
+
+
+def cel_rules(rules: tuple[Rule, ...]) -> list[dict[str, str]]:
+    """The rules as `x-kubernetes-validations`."""
+    return [{"rule": r.cel, "message": r.message} for r in rules if r.cel is not None]
 
 
 class Part(BaseModel):
@@ -36,6 +49,15 @@ class Part(BaseModel):
         str_strip_whitespace=False,
     )
     rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        result = handler(schema)
+        if rules := cel_rules(cls.rules):
+            handler.resolve_ref_schema(result)["x-kubernetes-validations"] = rules
+        return result
 
     @model_validator(mode="before")
     @classmethod
