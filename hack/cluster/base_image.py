@@ -1,6 +1,7 @@
 """Make the Python base image from Debian packages, and the pause image, where no registry is."""
 
 import hashlib
+import inspect
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def buildah(paths: Paths, *words: str | Path) -> list[str | Path]:
 
 def ensure_python(paths: Paths) -> None:
     """Build the base image unless our storage holds one of the same recipe."""
-    recipe = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    recipe = _recipe(repr((PACKAGES, RELEASE)), inspect.getsource(_slim))
     if label(paths, PYTHON_IMAGE) == recipe:
         return
     console.print(f"making {PYTHON_IMAGE} from Debian packages: {', '.join(PACKAGES)}")
@@ -46,7 +47,7 @@ def ensure_python(paths: Paths) -> None:
 
 def ensure_pause(paths: Paths) -> None:
     """Put our own pause program into an image of the name that containerd is configured with."""
-    recipe = hashlib.sha256((HERE / "binaries/pause/main.go").read_bytes()).hexdigest()[:16]
+    recipe = _recipe((HERE / "binaries/pause/main.go").read_text())
     if label(paths, PAUSE_IMAGE) == recipe:
         return
     name = run(buildah(paths, "from", "scratch")).strip()
@@ -66,6 +67,10 @@ def label(paths: Paths, image: str) -> str | None:
         return run(buildah(paths, "inspect", "--type", "image", "--format", form, image)).strip()
     except ClusterError:
         return None
+
+
+def _recipe(*parts: str) -> str:
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def _mirror() -> str:
