@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from kubernetes.aio import config as kube_config
-from kubernetes.aio.config.config_exception import ConfigException
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
 from glowplug.kube import (
@@ -48,17 +47,22 @@ def call(work: Callable[[Client], Awaitable[T]], kubeconfig: str | None) -> T:
 @asynccontextmanager
 async def connected(kubeconfig: str | None) -> AsyncIterator[Client]:
     """Connect to the cluster that kubectl would talk to."""
-    if not (POD_NAMESPACE.exists() and kubeconfig is None) and not files(kubeconfig):
+    if not in_pod(kubeconfig) and not files(kubeconfig):
         wanted = kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION
         raise CommandError(f"There is no kubeconfig at {wanted}. {KUBECONFIG_HELP}")
     try:
         client = await Client.connect(kubeconfig)
-    except (ConfigException, OSError) as error:
-        raise CommandError(f"The kubeconfig is of no use: {error} {KUBECONFIG_HELP}") from error
+    except Exception as error:  # the library raises whatever a broken file makes it stumble over
+        raise CommandError(f"The kubeconfig cannot be read: {error} {KUBECONFIG_HELP}") from error
     try:
         yield client
     finally:
         await client.close()
+
+
+def in_pod(kubeconfig: str | None) -> bool:
+    """Whether the command runs in a Pod, and by that Pod's rights."""
+    return kubeconfig is None and POD_NAMESPACE.exists()
 
 
 def files(kubeconfig: str | None) -> list[str]:
@@ -69,7 +73,7 @@ def files(kubeconfig: str | None) -> list[str]:
 
 def current_namespace(kubeconfig: str | None) -> str:
     """Return the namespace that kubectl would use; `default` when nothing tells."""
-    if kubeconfig is None and POD_NAMESPACE.exists():
+    if in_pod(kubeconfig):
         return POD_NAMESPACE.read_text().strip()
     if not files(kubeconfig):
         return "default"
@@ -77,9 +81,9 @@ def current_namespace(kubeconfig: str | None) -> str:
         _, active = kube_config.list_kube_config_contexts(  # type: ignore[no-untyped-call]
             config_file=kubeconfig
         )
-    except ConfigException:
-        return "default"  # connecting says what is wrong with the file
-    return str(active["context"].get("namespace") or "default")
+        return str(active["context"].get("namespace") or "default")
+    except Exception:  # as above; connecting says what is wrong with the file
+        return "default"
 
 
 async def find(client: Client, name: str, namespace: str) -> Json:
