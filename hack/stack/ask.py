@@ -132,8 +132,10 @@ async def load(
             answers.append(await ask(url, model, prompt, max_tokens=max_tokens, session=session))
             turn += 1
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        async with asyncio.TaskGroup() as group:
-            for number in range(clients):
-                group.create_task(client(number, session))
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        asyncio.TaskGroup() as group,
+    ):
+        for number in range(clients):
+            group.create_task(client(number, session))
     return answers

@@ -1,0 +1,105 @@
+"""Puts Glowplug, its storage and the example on the local cluster; each step is idempotent."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from types import ModuleType
+
+from cluster import images as image_builder
+from cluster import lifecycle, services
+from cluster.commands import console, run
+from cluster.config import NODE_IP, PROMETHEUS_PORT, S3_PORT, Paths, paths
+from stack import storage
+from stack.stack import EXAMPLE, REPOSITORY, Stack
+
+SYSTEM, NAMESPACE, RELEASE = "glowplug-system", "demo", "glowplug"
+MODELS, STORE = "models", "glowplug"
+S3_ENDPOINT = f"http://{NODE_IP}:{S3_PORT}"
+PROMETHEUS_URL = f"http://{NODE_IP}:{PROMETHEUS_PORT}"
+SECRET = "glowplug-store"
+
+
+def install(gpus: int = 4) -> Stack:
+    """Bring up cluster, store, Prometheus, images, model and release, and return the stack."""
+    where = paths()
+    lifecycle.up(where, gpus)
+    lifecycle.images(where, list(image_builder.IMAGES))
+    services.up(where)
+    _upload_model()
+    _release(where)
+    services.scrape(where, f"http://{_service_ip(where, 'glowplug-operator')}:8080/sd/engines")
+    _namespace(where)
+    return Stack(
+        kubectl_program=where.bin / "kubectl",
+        kubeconfig=where.kubeconfig,
+        gateway_url=f"http://{_service_ip(where, 'glowplug-gateway')}",
+        prometheus_url=PROMETHEUS_URL,
+        s3_endpoint=S3_ENDPOINT,
+        namespace=NAMESPACE,
+        system=SYSTEM,
+    )
+
+
+def _upload_model() -> None:
+    """Make the example's safetensors folder and upload it, with the bucket for snapshots."""
+    folder = _example("model").ensure(console=console)
+    client = storage.connect(S3_ENDPOINT, services.ACCESS_KEY, services.SECRET_KEY)
+    storage.ensure_bucket(client, MODELS)
+    storage.ensure_bucket(client, STORE)
+    storage.upload_folder(client, folder, MODELS, "smollm2-135m-instruct")
+
+
+def _example(name: str) -> ModuleType:
+    """Load a module of the example's folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"smollm2_{name}", EXAMPLE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _release(where: Paths) -> None:
+    """`helm upgrade --install` of the chart, with this tree's images."""
+    values = {
+        "image.tag": "dev",
+        "snapshotter.image.tag": "dev",
+        "prometheus.url": PROMETHEUS_URL,
+        "store.url": f"s3://{STORE}/snapshots",
+        "store.endpoint": S3_ENDPOINT,
+        "store.secretName": SECRET,
+    }
+    words = ["upgrade", "--install", RELEASE, str(REPOSITORY / "charts" / "glowplug")]
+    words += ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "2m"]
+    for key, value in values.items():
+        words += ["--set", f"{key}={value}"]
+    with console.status("helm upgrade --install glowplug"):
+        lifecycle.kubectl(where, "apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+        run([where.bin / "helm", "--kubeconfig", where.kubeconfig, *words], timeout=180)
+        _roll_changed_images(where)
+    console.print("[green]✓[/] Glowplug installed")
+
+
+def _roll_changed_images(where: Paths) -> None:
+    """Stamp the image's id on the Pods: the tag `dev` alone would not roll them."""
+    image = image_builder.image_id(where, image_builder.IMAGES["operator"].tag)
+    stamp = {"metadata": {"annotations": {"glowplug.dev/image-id": image}}}
+    patch = json.dumps({"spec": {"template": stamp}})
+    for name in ("glowplug-operator", "glowplug-gateway"):
+        lifecycle.kubectl(where, "-n", SYSTEM, "patch", "deployment", name, "-p", patch)
+        lifecycle.kubectl(where, "-n", SYSTEM, "rollout", "status", "deployment", name)
+
+
+def _namespace(where: Paths) -> None:
+    """The models' namespace with the store's Secret, and the pool."""
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    lifecycle.kubectl(where, "apply", "-f", "-", stdin=json.dumps(body))
+    for file in ("secret.yaml", "pool.yaml"):
+        lifecycle.kubectl(where, "-n", NAMESPACE, "apply", "-f", str(EXAMPLE / file))
+
+
+def _service_ip(where: Paths, name: str) -> str:
+    """ClusterIP of a Service of the release: the host reaches it as a Pod would."""
+    words = ["-n", SYSTEM, "get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]
+    return lifecycle.kubectl(where, *words).strip()

@@ -1,0 +1,176 @@
+"""A running Glowplug as a user sees it: kubectl, the gateway's URL, and the example model."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+import yaml
+
+from stack import processes
+
+T = TypeVar("T")
+Json = dict[str, Any]
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+EXAMPLE = REPOSITORY / "examples" / "smollm2"
+
+
+class KubectlError(Exception):
+    """kubectl ended with an error; the text is what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Where an installed Glowplug is. `namespace` holds the models, `system` the release."""
+
+    kubectl_program: Path
+    kubeconfig: Path
+    gateway_url: str
+    prometheus_url: str
+    s3_endpoint: str
+    namespace: str = "demo"
+    system: str = "glowplug-system"
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        """Run kubectl in the models' namespace and return what it printed."""
+        done = subprocess.run(
+            [self.kubectl_program, "--kubeconfig", self.kubeconfig, "-n", self.namespace, *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode:
+            raise KubectlError(done.stderr.strip())
+        return done.stdout
+
+    def get(self, kind: str, name: str) -> Json | None:
+        """One object, or None."""
+        text = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
+        return json.loads(text) if text.strip() else None
+
+    def list(self, kind: str, selector: str = "", namespace: str | None = None) -> list[Json]:
+        """Objects of a kind, those with the selector's labels."""
+        words = ["get", kind, "-o", "json", "-l", selector]
+        if namespace:
+            words += ["-n", namespace]
+        items: list[Json] = json.loads(self.kubectl(*words))["items"]
+        return items
+
+    def apply(self, body: Json) -> None:
+        """`kubectl apply` of one object."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
+
+    def smollm2(self, name: str, *, start_delay: float = 0) -> Json:
+        """The example's ModelDeployment under another name, quick to idle."""
+        body: Json = yaml.safe_load((EXAMPLE / "modeldeployment.yaml").read_text())
+        body = copy.deepcopy(body)
+        body["metadata"] = {"name": name}
+        body["spec"]["model"]["endpoint"] = self.s3_endpoint
+        body["spec"]["scaling"]["idleAfter"] = "10s"
+        if start_delay:
+            delay = {"name": "GLOWPLUG_EXAMPLE_START_DELAY", "value": str(start_delay)}
+            body["spec"]["engine"]["env"] = [delay]
+        return body
+
+    def deploy(self, body: Json) -> str:
+        """Apply a ModelDeployment and return its name."""
+        self.apply(body)
+        name: str = body["metadata"]["name"]
+        return name
+
+    def refused(self, body: Json) -> str:
+        """What `kubectl apply` says when it refuses the object; an accepted one is an error."""
+        try:
+            self.apply(body)
+        except KubectlError as error:
+            return str(error)
+        self.delete(body["metadata"]["name"])
+        raise AssertionError(f"{body['metadata']['name']} was accepted")
+
+    def delete(self, name: str) -> None:
+        """Delete the ModelDeployment."""
+        self.kubectl("delete", "modeldeployments.glowplug.dev", name, "--ignore-not-found")
+
+    def status(self, name: str) -> Json:
+        """status of the ModelDeployment, {} when there is none."""
+        body = self.get("modeldeployments.glowplug.dev", name)
+        status: Json = (body or {}).get("status", {})
+        return status
+
+    def condition(
+        self, name: str, kind: str, *, status: str | None = None, reason: str | None = None
+    ) -> Json | None:
+        """The condition of a type, if it has that status and reason."""
+        for condition in self.status(name).get("conditions", []):
+            fits = status in (None, condition["status"]) and reason in (None, condition["reason"])
+            if condition["type"] == kind and fits:
+                found: Json = condition
+                return found
+        return None
+
+    def pods(self, name: str) -> list[Json]:
+        """The model's Pods, terminating ones included."""
+        return self.list("pods", f"glowplug.dev/model={name}")
+
+    def ready_replicas(self, name: str) -> int:
+        """Ready replicas by the model's status."""
+        count: int = self.status(name).get("readyReplicas", 0)
+        return count
+
+    def objects_of(self, name: str) -> list[str]:
+        """What exists in the namespace because of this model, as kind/name."""
+        kinds = "modeldeployments.glowplug.dev,modelsnapshots.glowplug.dev,pods,services,jobs"
+        items = json.loads(self.kubectl("get", kinds, "-o", "json"))["items"]
+        return [
+            f"{item['kind']}/{item['metadata']['name']}"
+            for item in items
+            if item["metadata"]["name"] == name
+            or item["metadata"].get("labels", {}).get("glowplug.dev/model") == name
+        ]
+
+    async def until(self, probe: Callable[[], T], seconds: float, pause: float = 0.5) -> T:
+        """Ask `probe` until it answers something true, and return that."""
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = await asyncio.to_thread(probe)
+            if answer:
+                return answer
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {seconds} s; the last answer was {answer!r}")
+            await asyncio.sleep(pause)
+
+    async def kill_first_engine(self, name: str, seconds: float = 60) -> bool:
+        """SIGKILL the engine process of the model's first Pod as soon as it runs."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for pod in await asyncio.to_thread(self.pods, name):
+                engines = processes.of_pod(pod["metadata"]["uid"], "/engine/server.py")
+                if engines:
+                    processes.kill(engines)
+                    return True
+            await asyncio.sleep(0.2)
+        return False
+
+    def kill_operator(self) -> None:
+        """SIGKILL the operator's processes on this node."""
+        selector = "app.kubernetes.io/component=operator"
+        for pod in self.list("pods", selector, self.system):
+            processes.kill(processes.of_pod(pod["metadata"]["uid"], "glowplug-operator"))
+
+    def prometheus(self, query: str) -> float:
+        """The single value of an instant query, 0 when there is no series."""
+        answer = requests.get(
+            f"{self.prometheus_url}/api/v1/query", params={"query": query}, timeout=10
+        ).json()
+        result = answer["data"]["result"]
+        return float(result[0]["value"][1]) if result else 0.0
