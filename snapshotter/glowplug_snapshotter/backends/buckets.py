@@ -1,0 +1,152 @@
+"""Opens buckets: which endpoint, whose credentials, and what an object store's errors mean.
+
+Credentials come from the environment, a web identity or the node (obstore), or an AWS profile
+(boto3: it takes 450 ms to import, obstore 30 ms, so a cold start pays only where it must).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from obstore import exceptions
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from glowplug_snapshotter.backends.http import refusal
+from glowplug_snapshotter.errors import SnapshotError, TransientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from obstore.store import ClientConfig, S3Config, S3Credential
+
+STORE_PREFIX = "GLOWPLUG_STORE_"  # of the variables that hold the destination's own credentials
+CLIENT: ClientConfig = {
+    "allow_http": True,
+    "connect_timeout": "5s",
+    "read_timeout": "30s",
+    "timeout": "10m",
+}
+OWN_SOURCES = (  # variables by which obstore finds credentials by itself
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+
+
+def open_s3(bucket: str, endpoint: str | None, env: Mapping[str, str], prefix: str = "") -> S3Store:
+    """Open an S3 bucket with the credentials in `env`, in variables that start with `prefix`.
+
+    `endpoint` None is AWS itself. Addressing is by path, the region us-east-1 unless set.
+    """
+    if f"{prefix}AWS_ACCESS_KEY_ID" not in env:
+        prefix = ""
+    provider = _credentials(env, prefix)
+    anonymous = provider is None and endpoint is not None and not any(k in env for k in OWN_SOURCES)
+    config: S3Config = {"region": _region(env, prefix), "skip_signature": anonymous}
+    if endpoint:
+        config["endpoint"] = endpoint
+    try:
+        return S3Store(
+            bucket,
+            config=config,
+            credential_provider=provider,
+            client_options=CLIENT,
+            retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=20)},
+        )
+    except Exception as error:  # obstore has no common base for what a constructor raises
+        raise translate(error, f"s3://{bucket}") from None
+
+
+def open_gcs(bucket: str) -> GCSStore:
+    """Open a Google bucket with the credentials in GOOGLE_* or of the workload."""
+    return GCSStore(bucket)
+
+
+def open_azure(container: str) -> AzureStore:
+    """Open an Azure container; AZURE_STORAGE_ACCOUNT_NAME says in which account."""
+    return AzureStore(container)
+
+
+def _region(env: Mapping[str, str], prefix: str) -> str:
+    return env.get(f"{prefix}AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def _credentials(env: Mapping[str, str], prefix: str) -> Callable[[], S3Credential] | None:
+    key = env.get(f"{prefix}AWS_ACCESS_KEY_ID")
+    if key is not None:
+        secret = env.get(f"{prefix}AWS_SECRET_ACCESS_KEY")
+        if not secret:
+            raise SnapshotError(
+                "Forbidden",
+                f"{prefix}AWS_ACCESS_KEY_ID is set but {prefix}AWS_SECRET_ACCESS_KEY is not: "
+                "put both into the Secret.",
+            )
+        found: S3Credential = {
+            "access_key_id": key,
+            "secret_access_key": secret,
+            "token": env.get(f"{prefix}AWS_SESSION_TOKEN"),
+            "expires_at": None,
+        }
+        return lambda: found
+    profile = env.get("AWS_PROFILE")
+    if profile or os.path.exists(os.path.expanduser("~/.aws/credentials")):
+        import boto3.session
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        return Boto3CredentialProvider(boto3.session.Session(profile_name=profile))
+    return None
+
+
+def boto3_client(endpoint: str | None, env: Mapping[str, str], prefix: str = "") -> S3Client:
+    """Return a boto3 client with the same credentials, for what obstore cannot do."""
+    import boto3
+    from botocore.config import Config
+
+    if f"{prefix}AWS_ACCESS_KEY_ID" not in env:
+        prefix = ""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name=_region(env, prefix),
+        aws_access_key_id=env.get(f"{prefix}AWS_ACCESS_KEY_ID"),
+        aws_secret_access_key=env.get(f"{prefix}AWS_SECRET_ACCESS_KEY"),
+        aws_session_token=env.get(f"{prefix}AWS_SESSION_TOKEN"),
+        config=Config(s3={"addressing_style": "path"}),
+    )
+
+
+def signs_over_http(store: object, endpoint: str | None) -> bool:
+    """Say whether plain HTTP reads of signed URLs reach this store."""
+    plain = endpoint is not None and urlsplit(endpoint).scheme == "http"
+    anonymous = isinstance(store, S3Store) and str(store.config.get("skip_signature")) == "true"
+    return plain and isinstance(store, S3Store) and not anonymous
+
+
+def translate(error: Exception, where: str) -> SnapshotError:
+    """Say what an obstore exception means; its own text may hold a signed URL and is not kept."""
+    text = str(error)
+    code = (re.findall(r"<Code>(\w{1,64})</Code>", text) or [""])[0]
+    found = re.search(r"non-2xx status code: (\d{3})", text)
+    if found is not None:
+        status = int(found.group(1))
+        if status in (301, 307):
+            return SnapshotError(
+                "Unavailable", f"{where} lies in another region: set AWS_REGION in the Secret."
+            )
+        return refusal(status, where, code)
+    if isinstance(error, FileNotFoundError):
+        return refusal(404, where, code)
+    if isinstance(error, (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)):
+        return refusal(403, where, code)
+    if isinstance(error, exceptions.PreconditionError):
+        return refusal(412, where, code)
+    if "redential" in text or "AccessKey" in text:
+        return SnapshotError(
+            "Forbidden", f"No credentials for {where} were found: name a Secret that holds them."
+        )
+    return TransientError(f"{where} could not be reached ({type(error).__name__}).")

@@ -1,0 +1,97 @@
+"""The command `glowplug-snapshotter`: take, restore, inspect and verify model snapshots.
+
+Every command speaks JSON lines on standard output; the last one is a result or an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from glowplug_snapshotter.errors import SnapshotError
+from glowplug_snapshotter.events import Event, error_event, stdout_emitter, write_termination_log
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status: 0 done, 1 failed with a sentence, 143 cancelled."""
+    options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _cancel)
+    signal.signal(signal.SIGINT, _cancel)
+    emit = stdout_emitter()
+    try:
+        last = _run(options)
+        status = 0
+    except SnapshotError as error:
+        last = error_event(error)
+        status = 143 if error.reason == "Cancelled" else 1
+    emit(last)
+    if getattr(options, "termination_log", None):
+        write_termination_log(options.termination_log, last)
+    return status
+
+
+def _run(options: argparse.Namespace) -> Event:
+    emit = stdout_emitter()
+    if options.command == "restore":
+        from glowplug_snapshotter.restore import Request, restore
+
+        request = Request(options.url, options.kind, options.digest, options.endpoint, options.to)
+        if options.socket is None:
+            return restore(request, emit)
+        from glowplug_snapshotter.serve import serve
+
+        serve(request, options.socket, emit)
+    if options.command == "take":
+        from glowplug_snapshotter.take import take
+
+        return take(options.source, options.source_endpoint, options.to, options.endpoint, emit)
+    if options.command == "verify":
+        from glowplug_snapshotter.verify import verify
+
+        return verify(options.url, options.digest, options.endpoint, emit)
+    from glowplug_snapshotter.inspect import inspect
+
+    return inspect(options.url, options.digest, options.endpoint)
+
+
+def _cancel(number: int, frame: FrameType | None) -> None:
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)  # cleaning up is quick: let it end
+    raise SnapshotError("Cancelled", "The work was cancelled; no torn file was left.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="glowplug-snapshotter", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    take = commands.add_parser("take", help="snapshot a source into a store")
+    take.add_argument("--source", required=True, metavar="URL")
+    take.add_argument("--source-endpoint", metavar="URL", help="S3-compatible store of the source")
+    take.add_argument("--to", required=True, metavar="URL", help="the store, s3://bucket/prefix")
+    take.add_argument("--endpoint", metavar="URL", help="S3-compatible store to write to")
+    take.add_argument("--termination-log", metavar="PATH")
+
+    restore = commands.add_parser("restore", help="bring a snapshot or a source into a directory")
+    _from(restore)
+    restore.add_argument("--kind", required=True, choices=("snapshot", "source"))
+    restore.add_argument("--to", required=True, type=Path, metavar="DIR")
+    restore.add_argument("--socket", type=Path, metavar="PATH", help="stay, and serve launchers")
+    restore.add_argument("--termination-log", metavar="PATH")
+
+    _from(commands.add_parser("inspect", help="print what a snapshot holds"))
+    _from(commands.add_parser("verify", help="read a stored snapshot back and prove it"))
+    return parser
+
+
+def _from(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="url", required=True, metavar="URL")
+    parser.add_argument("--digest", metavar="blake3:HEX")
+    parser.add_argument("--endpoint", metavar="URL", help="S3-compatible store")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Retries one request with exponential backoff, until it works, is hopeless or is cancelled."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from glowplug_snapshotter.errors import SnapshotError, TransientError
+
+T = TypeVar("T")
+
+ATTEMPTS = 7
+FIRST_PAUSE = 0.1  # s; doubles each time, with jitter: about 6 s in all
+LONGEST_PAUSE = 10.0
+
+
+def with_retries(
+    request: Callable[[], T],
+    stop: threading.Event,
+    *,
+    attempts: int = ATTEMPTS,
+) -> T:
+    """Run `request` again after each TransientError; the last one passes through."""
+    pause = FIRST_PAUSE
+    for attempt in range(1, attempts + 1):
+        if stop.is_set():
+            raise SnapshotError("Cancelled", "The work was cancelled.")
+        try:
+            return request()
+        except TransientError:
+            if attempt == attempts:
+                raise
+        stop.wait(pause * random.uniform(0.5, 1.0))
+        pause = min(2 * pause, LONGEST_PAUSE)
+    raise AssertionError("unreachable: attempts >= 1")

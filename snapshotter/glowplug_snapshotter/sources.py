@@ -1,0 +1,62 @@
+"""Turns a URL into a reader. Back ends are imported where needed: cold starts pay for imports."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from glowplug_snapshotter.backends import Reader
+from glowplug_snapshotter.backends.local import LocalReader
+from glowplug_snapshotter.errors import SnapshotError
+
+PVC_ROOT = Path("/glowplug/pvc")  # where a Pod mounts the claim that pvc://CLAIM/... names
+
+
+def open_source(url: str, endpoint: str | None = None, *, credentials: str = "") -> Reader:
+    """Return a reader rooted at `url`.
+
+    `endpoint` is an S3-compatible store's address; `credentials` is the prefix of the environment
+    variables to prefer. Raises SnapshotError(InvalidURL) with a sentence.
+    """
+    parts = urlsplit(url)
+    path = unquote(parts.path).strip("/")
+    if parts.username or parts.password:
+        raise SnapshotError(
+            "InvalidURL", f"The {parts.scheme}:// URL holds a password: put it into a Secret."
+        )
+    if parts.scheme == "file":
+        return LocalReader(Path("/", path), url)
+    if parts.scheme == "pvc" and parts.netloc:
+        return LocalReader(PVC_ROOT / parts.netloc / path, url)
+    if parts.scheme in ("http", "https") and parts.netloc:
+        from glowplug_snapshotter.backends.web import WebReader
+
+        return WebReader(url)
+    if parts.scheme == "hf" and parts.netloc and path:
+        from glowplug_snapshotter.backends.web import HubReader
+
+        repository = f"{parts.netloc}/{path}"
+        return HubReader(repository, os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
+    if parts.scheme in ("s3", "gs", "az") and parts.netloc:
+        return _open_bucket(parts.scheme, parts.netloc, path, endpoint, credentials)
+    raise SnapshotError(
+        "InvalidURL",
+        f"{url!r} is not a model's address: use s3://bucket/prefix, gs://, az://, "
+        "hf://org/name@revision, pvc://claim/path, file:///path or http(s)://host/path.",
+    )
+
+
+def _open_bucket(
+    scheme: str, bucket: str, prefix: str, endpoint: str | None, credentials: str
+) -> Reader:
+    from glowplug_snapshotter.backends import buckets
+    from glowplug_snapshotter.backends.objects import ObjectReader, SignedReader
+
+    if scheme == "gs":
+        return ObjectReader(buckets.open_gcs(bucket), scheme, bucket, prefix)
+    if scheme == "az":
+        return ObjectReader(buckets.open_azure(bucket), scheme, bucket, prefix)
+    store = buckets.open_s3(bucket, endpoint, os.environ, credentials)
+    objects = ObjectReader(store, scheme, bucket, prefix)
+    return SignedReader(objects) if buckets.signs_over_http(store, endpoint) else objects
