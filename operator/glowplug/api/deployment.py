@@ -7,6 +7,7 @@ from pydantic import Field
 from glowplug.api import meta
 from glowplug.api.base import NAME_RULE, Object, Part, Rule
 from glowplug.api.fields import (
+    Amount,
     Anything,
     DNSSubdomain,
     HTTPPath,
@@ -24,15 +25,7 @@ EngineName = Literal["vllm", "sglang", "trtllm", "tgi", "triton", "llamacpp", "c
 DialectName = Literal["vllm", "sglang", "trtllm", "tgi", "triton", "triton-trtllm", "llamacpp"]
 Restore = Literal["Process", "Sidecar", "Init"]
 
-Amounts = Annotated[
-    dict[str, Any],
-    Field(
-        max_length=16,
-        json_schema_extra={
-            "additionalProperties": {"x-kubernetes-int-or-string": True, "maxLength": 32}
-        },
-    ),
-]
+Amounts = Annotated[dict[str, Amount], Field(max_length=16)]
 
 
 class SnapshotUse(Part):

@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainValidator,
     Strict,
     ValidationInfo,
     WithJsonSchema,
@@ -136,6 +137,24 @@ def percent() -> Any:
     cel = "self.matches('{pattern}')"
     return _Written("percentage", "1%", "99.999%", PERCENT, 8, parse_percent, cel)
 
+
+_AMOUNT = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+
+
+def _amount(value: Any) -> int | str:
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    text = isinstance(value, str) and len(value) <= 32 and re.fullmatch(_AMOUNT[1:-1], value)
+    if not number and not text:
+        raise ValueError(f"must be an amount such as 2, 500m or 8Gi; got {value!r}")
+    return cast(int | str, value)
+
+
+Amount = Annotated[
+    int | str,
+    PlainValidator(_amount),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": _AMOUNT}),
+]
+"""An amount of a resource, kept as it is written."""
 
 T = TypeVar("T")
 
