@@ -82,7 +82,7 @@ def is_transition(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     return _essence(before) != _essence(after)
 
 
-def _essence(status: Mapping[str, Any]) -> Any:
+def _essence(status: Mapping[str, Any]) -> tuple[object, ...]:
     conditions = [
         (c.get("type"), c.get("status"), c.get("reason"), c.get("observedGeneration"))
         for c in status.get("conditions") or ()
