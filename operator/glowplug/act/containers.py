@@ -92,7 +92,7 @@ def engine_container(recipe: Recipe) -> Json:
         "volumeMounts": mounts,
         "resources": _resources(recipe),
         "lifecycle": {"preStop": _pre_stop(recipe)},
-        "securityContext": _confined(),
+        "securityContext": confined(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if engine.launcher and engine.restore == "Process" and weights.secret:
@@ -145,7 +145,7 @@ def restore_container(recipe: Recipe) -> Json:
         "command": ["glowplug-snapshotter"],
         "args": args,
         "volumeMounts": [_models_mount(weights)],
-        "securityContext": _confined()
+        "securityContext": confined()
         | {"runAsNonRoot": True, "runAsUser": _NONROOT, "readOnlyRootFilesystem": True},
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
@@ -232,6 +232,6 @@ def _pre_stop(recipe: Recipe) -> Json:
     return {"sleep": {"seconds": max(1, seconds)}}
 
 
-def _confined() -> Json:
+def confined() -> Json:
     """What every container can do without; user and root file system are the image's affair."""
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
