@@ -96,9 +96,10 @@ def is_text(part: Any) -> bool:
 
 def sampling(body: Mapping[str, Any], *, chat: bool) -> dict[str, Any]:
     """Return the worker's names and checked values of the sampling options that are set."""
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    older_name = body.get("max_completion_tokens") is None
+    limit = "max_tokens" if older_name else "max_completion_tokens"
     options: dict[str, Any] = {
-        "max_tokens": integer("max_tokens", limit, low=1),
+        "max_tokens": integer(limit, body.get(limit), low=1),
         "temperature": number("temperature", body.get("temperature"), low=0, high=2),
         "top_p": number("top_p", body.get("top_p"), low=0, high=1),
         "frequency_penalty": number(
