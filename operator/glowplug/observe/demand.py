@@ -7,7 +7,7 @@ epoch), where an epoch is one life of a gateway process. Totals over all gateway
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,11 @@ _COUNTERS = ("arrivals", "completions", "busySeconds")
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One model's demand now; totals are monotonic since this operator started."""
+    """One model's demand now; totals are monotonic since this operator started.
+
+    by_pod: requests in flight by Pod uid, for each Pod that some gateway may still send to or has
+    requests at; unless `stale`, a Pod that is missing has none and gets no more.
+    """
 
     held: int = 0
     inflight: int = 0
@@ -29,6 +33,7 @@ class Demand:
     completions_total: int = 0
     busy_seconds_total: float = 0.0
     stale: bool = False
+    by_pod: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,14 @@ class MalformedLineError(ValueError):
     """A demand line that cannot be trusted; the sentence names what is wrong."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    held: int
+    inflight: int
+    counters: tuple[float, ...]
+    pods: Mapping[str, int]
+
+
 @dataclass(slots=True)
 class _Gateway:
     serving: bool
@@ -62,7 +75,7 @@ class _Gateway:
     baseline: bool  # its first counters are history from before this operator
     heard: bool = False
     epoch: object = None
-    gauges: dict[str, tuple[int, int]] = field(default_factory=dict)
+    entries: dict[str, _Entry] = field(default_factory=dict)
     counters: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
@@ -89,7 +102,7 @@ class DemandBook:
         gateway = self._gateways.pop(key, None)
         if gateway is None:
             return
-        gateway.gauges.clear()
+        gateway.entries.clear()
         self._left[key] = gateway
         while len(self._left) > _REMEMBERED:
             self._left.popitem(last=False)
@@ -100,7 +113,7 @@ class DemandBook:
         Raises `MalformedLineError` and then has taken nothing.
         """
         gateway = self._gateways[key]
-        models = {name: _numbers(name, entry) for name, entry in _mapping(line, "models").items()}
+        models = {name: _entry(name, entry) for name, entry in _mapping(line, "models").items()}
         firsts = tuple(_first(record) for record in line.get("firsts") or ())
         if line.get("epoch") != gateway.epoch:
             gateway.epoch = line.get("epoch")
@@ -108,10 +121,10 @@ class DemandBook:
             full = True
         held_before = {name: self._held(name) for name in models}
         if full:
-            gateway.gauges.clear()
-        for name, (held, inflight, counters) in models.items():
-            gateway.gauges[name] = (held, inflight)
-            self._count(gateway, name, counters)
+            gateway.entries.clear()
+        for name, entry in models.items():
+            gateway.entries[name] = entry
+            self._count(gateway, name, entry.counters)
         gateway.heard = True
         gateway.baseline = False  # from now on, all it counts happened under our eyes
         gateway.since = now
@@ -120,15 +133,19 @@ class DemandBook:
 
     def snapshot(self, model: str, now: float) -> Demand:
         """The model's demand at `now`, over all gateways."""
-        gauges = [g.gauges[model] for g in self._gateways.values() if model in g.gauges]
+        entries = [g.entries[model] for g in self._gateways.values() if model in g.entries]
+        by_pod: Counter[str] = Counter()
+        for entry in entries:
+            by_pod.update(entry.pods)
         arrivals, completions, busy = self._totals.get(model, (0, 0, 0.0))
         return Demand(
-            held=sum(held for held, _ in gauges),
-            inflight=sum(inflight for _, inflight in gauges),
+            held=sum(entry.held for entry in entries),
+            inflight=sum(entry.inflight for entry in entries),
             arrivals_total=int(arrivals),
             completions_total=int(completions),
             busy_seconds_total=float(busy),
             stale=any(_stale(g, model, now) for g in self._gateways.values()),
+            by_pod=dict(by_pod),
         )
 
     def models(self) -> frozenset[str]:
@@ -136,7 +153,8 @@ class DemandBook:
         return frozenset(self._totals)
 
     def _held(self, model: str) -> int:
-        return sum(g.gauges.get(model, (0, 0))[0] for g in self._gateways.values())
+        gateways = self._gateways.values()
+        return sum(g.entries[model].held for g in gateways if model in g.entries)
 
     def _count(self, gateway: _Gateway, model: str, counters: tuple[float, ...]) -> None:
         before = gateway.counters.get(model)
@@ -164,11 +182,16 @@ def _mapping(line: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
-def _numbers(model: str, entry: Any) -> tuple[int, int, tuple[float, ...]]:
+def _entry(model: str, entry: Any) -> _Entry:
     if not isinstance(entry, dict):
         raise MalformedLineError(f"models[{model!r}] is not an object")
-    values = [_number(model, entry, key) for key in ("held", "inflight", *_COUNTERS)]
-    return int(values[0]), int(values[1]), tuple(values[2:])
+    pods = _mapping(entry, "pods") if "pods" in entry else {}
+    return _Entry(
+        held=int(_number(model, entry, "held")),
+        inflight=int(_number(model, entry, "inflight")),
+        counters=tuple(_number(model, entry, key) for key in _COUNTERS),
+        pods={uid: int(_number(model, pods, uid)) for uid in pods},
+    )
 
 
 def _number(model: str, entry: Mapping[str, Any], key: str) -> float:

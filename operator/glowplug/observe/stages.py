@@ -78,7 +78,12 @@ def start_of(
 
 def cold_start(first: First, start: Start, path: str = "cold") -> ColdStart:
     """The partition for one request that waited for one replica."""
-    total = max(0.0, first.first_token - first.received)
+    end = max(first.received, first.first_token)
+    # received, sent and first token are stamps of one clock, the gateway's: nothing that others
+    # stamped may reach beyond `sent`.
+    sent = min(max(first.sent, first.received), end)
+    stages = partition(first.received, sent, _critical(first, start))
+    stages["first_token"] = end - sent
     hidden: dict[str, float] = {}
     for span in start.spans:
         if span.hidden and span.end is not None:
@@ -86,8 +91,8 @@ def cold_start(first: First, start: Start, path: str = "cold") -> ColdStart:
     return ColdStart(
         model=first.model,
         pod_uid=first.pod_uid,
-        total=total,
-        stages=partition(first.received, first.first_token, _critical(first, start)),
+        total=end - first.received,
+        stages=stages,
         hidden=hidden,
         path=path,
         at=first.first_token,
@@ -97,14 +102,15 @@ def cold_start(first: First, start: Start, path: str = "cold") -> ColdStart:
 def partition(begin: float, end: float, spans: Iterable[StageSpan]) -> dict[str, float]:
     """Seconds per stage over [begin, end]; the earlier span in the list wins where two overlap.
 
-    Stamps come from several clocks, so spans may overlap, run backwards or leave the window: each
-    is cut to what the ones before it left. The values are >= 0 and sum to max(0, end - begin).
+    Stamps come from several clocks, so spans may overlap or leave the window: each is cut to what
+    the ones before it left, and one that runs backwards is void. The values are >= 0 and sum to
+    max(0, end - begin).
     """
     seconds = dict.fromkeys(STAGES, 0.0)
     end = max(begin, end)
     reached = begin
     for span in spans:
-        if span.end is None:
+        if span.end is None or span.end < span.start:
             continue
         start = min(max(span.start, reached), end)
         stop = min(max(span.end, start), end)
@@ -118,23 +124,24 @@ def partition(begin: float, end: float, spans: Iterable[StageSpan]) -> dict[str,
 def _critical(first: First, start: Start) -> list[StageSpan]:
     """The critical path in its order; a stage with an unknown edge is left out."""
     pod = start.pod
+    # Kubelet reports the sandbox up to a second late; a launcher that runs is better evidence.
+    sandbox = pod.sandbox
+    if sandbox is not None and start.launched_at is not None:
+        sandbox = min(sandbox, start.launched_at)
     waited_for_node = pod.unschedulable is not None
     edges: list[tuple[str, float | None, float | None]] = [
         ("decide", first.received, pod.created),
         ("schedule", pod.created, pod.unschedulable if waited_for_node else pod.scheduled),
         ("node", pod.unschedulable, pod.scheduled),
-        ("sandbox", pod.scheduled, pod.sandbox),
-        ("image", pod.sandbox, start.launched_at),
+        ("sandbox", pod.scheduled, sandbox),
+        ("image", sandbox, start.launched_at),
     ]
     edges += [
         (span.name, span.start, start.ready_at if span.end is None else span.end)
         for span in start.spans
         if span.name in _LAUNCHER_STAGES and not span.hidden
     ]
-    edges += [
-        ("route", start.ready_at, first.sent),
-        ("first_token", first.sent, first.first_token),
-    ]
+    edges.append(("route", start.ready_at, first.sent))
     return [
         StageSpan(name, begin, end)
         for name, begin, end in edges
