@@ -1,0 +1,1 @@
+"""The data plane: an OpenAI-compatible proxy that holds requests until a replica can answer."""

@@ -1,0 +1,254 @@
+"""The side that faces clients: connections, pipelining, timeouts, leaving clients."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from glowplug.gateway.proxy.intake import Intake, Rejected
+from glowplug.gateway.proxy.reply import Reply
+from glowplug.gateway.proxy.wire import Headers, Request, WireLimits, notice_vanished_peers
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Request, Reply], Coroutine[Any, Any, None]]
+Rejection = Callable[[int, str], tuple[Headers, bytes]]  # status, message -> head and body
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client. Requests are answered in order, one at a time, each in its own task.
+
+    The task is cancelled as soon as the client leaves. A client that closes its sending side
+    counts as gone, as it does to most servers.
+    """
+
+    def __init__(self, server: ProxyServer) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._loop = asyncio.get_running_loop()
+        self._intake = Intake(self._limits, self._loop.time, self._on_item, self._on_continue)
+        self._waiting: deque[Request | Rejected] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._reply: Reply | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._owes_continue = False
+        self._reading = True
+        self._lingering = False
+        self._last_byte = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        notice_vanished_peers(transport.get_extra_info("socket"), idle=30)
+        self._server.connections.add(self)
+        self._watch_time()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self._last_byte = self._loop.time()
+        if not self._lingering:
+            self._intake.feed(data)
+
+    def eof_received(self) -> bool:
+        """The client sends no more: it has left."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over, whoever ended it."""
+        self._transport = None
+        self._waiting.clear()
+        self._server.leave(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reply is not None:
+            self._reply.gone()
+        if self._task is not None:
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than the engine writes."""
+        if self._reply is not None:
+            self._reply.throttle(True)
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        if self._reply is not None:
+            self._reply.throttle(False)
+
+    # What a Reply calls.
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, or drop them when nobody is there."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close once everything written has gone out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Requests in order.
+
+    @property
+    def resting(self) -> bool:
+        """Whether no request is being received or answered."""
+        return self._task is None and not self._intake.in_message
+
+    def _on_item(self, item: Request | Rejected) -> None:
+        self._owes_continue = False
+        self._waiting.append(item)
+        if self._task is None:
+            self._next()
+        elif len(self._waiting) >= self._limits.pipelined:
+            self._read(False)
+
+    def _on_continue(self) -> None:
+        if self._task is None:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        else:
+            self._owes_continue = True  # not in the middle of another answer
+
+    def _next(self) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if not self._waiting:
+            self._read(True)
+            if self._owes_continue:
+                self._owes_continue = False
+                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if self._server.closing:
+                self._transport.close()
+            return
+        item = self._waiting.popleft()
+        if isinstance(item, Rejected):
+            self._refuse(item)
+            return
+        keep_alive = item.keep_alive and not self._server.closing
+        self._reply = Reply(self, http11=item.http11, keep_alive=keep_alive)
+        self._task = self._loop.create_task(self._answer(item, self._reply))
+        self._task.add_done_callback(self._answered)
+
+    async def _answer(self, request: Request, reply: Reply) -> None:
+        try:
+            await self._server.handler(request, reply)
+        except Exception:
+            logger.exception("a request could not be handled")
+        finally:
+            if not reply.ended:
+                reply.abort()
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._task = self._reply = None
+        self._last_byte = self._loop.time()
+        self._next()
+
+    def _refuse(self, rejected: Rejected) -> None:
+        reply = Reply(self, http11=True, keep_alive=True)
+        headers, body = self._server.rejection(rejected.status, rejected.message)
+        reply.send(rejected.status, [*headers, (b"connection", b"close")], body)
+        # A close with unread bytes would reset the connection and take the answer with it.
+        self._lingering = True
+        self._read(True)
+        if self._transport is not None:
+            self._transport.write_eof()
+            self._loop.call_later(self._limits.linger, self.abort)
+
+    def _read(self, on: bool) -> None:
+        if on != self._reading and self._transport is not None:
+            self._reading = on
+            if on:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    # Time.
+
+    def _watch_time(self) -> None:
+        # One timer a connection, looked at now and then: no cost per request.
+        left = self._deadline() - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(
+                min(left, self._limits.head_timeout), self._watch_time
+            )
+        elif self._intake.in_message and not self._lingering:
+            self._refuse(Rejected(408, "The request did not arrive in time."))
+        elif not self._lingering:
+            self.close()
+
+    def _deadline(self) -> float:
+        if self._task is not None:
+            return math.inf
+        if self._intake.in_head:
+            return self._intake.began + self._limits.head_timeout
+        if self._intake.in_message:
+            return self._last_byte + self._limits.stall_timeout
+        return self._last_byte + self._limits.idle_timeout
+
+
+class ProxyServer:
+    """Listens for clients and gives each request to `handler`.
+
+    rejection: writes the answer to bytes that are no valid request.
+    """
+
+    def __init__(
+        self, handler: Handler, rejection: Rejection, limits: WireLimits | None = None
+    ) -> None:
+        self.handler = handler
+        self.rejection = rejection
+        self.limits = limits or WireLimits()
+        self.connections: set[ClientConnection] = set()
+        self.closing = False
+        self._empty = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str | None, port: int) -> int:
+        """Listen; returns the port, which the kernel picks for 0."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: ClientConnection(self), host, port, backlog=4096
+        )
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    def stop_accepting(self) -> None:
+        """Take no new connection, close idle ones, and let the others end after their answer."""
+        self.closing = True
+        if self._server is not None:
+            self._server.close()
+        for connection in [c for c in self.connections if c.resting]:
+            connection.close()
+
+    def leave(self, connection: ClientConnection) -> None:
+        """Called by a connection that is over."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
+    async def drain(self, grace: float) -> bool:
+        """Wait up to `grace` s for the last answer; False when there are more."""
+        self._empty.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self.connections:
+                    await self._empty.wait()
+        return not self.connections
+
+    def abort(self) -> None:
+        """Reset what is left."""
+        for connection in list(self.connections):
+            connection.abort()
