@@ -30,11 +30,17 @@ class Rule:
     message: str
     cel: str | None  # None where the schema already makes the API server refuse it
     holds: Callable[[Any], bool]
+    field: str | None = None  # which field to blame, as it is written in YAML
 
 
 def cel_rules(rules: tuple[Rule, ...]) -> list[dict[str, str]]:
     """The rules as `x-kubernetes-validations`."""
-    return [{"rule": r.cel, "message": r.message} for r in rules if r.cel is not None]
+    return [
+        {"rule": rule.cel, "message": rule.message}
+        | ({"fieldPath": f".{rule.field}"} if rule.field else {})
+        for rule in rules
+        if rule.cel is not None
+    ]
 
 
 class Part(BaseModel):
@@ -76,7 +82,9 @@ class Part(BaseModel):
         for rule in self.rules:
             if not rule.holds(self):
                 # The braces keep pydantic from reading the sentence as a template.
-                raise PydanticCustomError("rule", "{sentence}", {"sentence": rule.message})
+                raise PydanticCustomError(
+                    "rule", "{sentence}", {"sentence": rule.message, "field": rule.field}
+                )
         return self
 
 

@@ -46,6 +46,7 @@ class SnapshotUse(Part):
             message="snapshot.policy and snapshot.name exclude each other: set one of them",
             cel="!(has(self.policy) && has(self.name))",
             holds=lambda self: self.policy is None or self.name is None,
+            field="policy",
         ),
     )
 
@@ -91,6 +92,7 @@ class EnvVar(Part):
             message="env: value and valueFrom exclude each other: set one of them",
             cel="!(has(self.value) && has(self.valueFrom))",
             holds=lambda self: self.value is None or self.value_from is None,
+            field="valueFrom",
         ),
     )
 
@@ -166,16 +168,19 @@ class Engine(Part):
                 " (has(self.image) && has(self.command) && size(self.command) > 0)"
             ),
             holds=lambda self: self.type != "custom" or bool(self.command and self.image),
+            field="command",
         ),
         Rule(
             message=f"engine.port must not be {meta.LAUNCHER_PORT}: the launcher listens there",
             cel=f"!has(self.port) || self.port != {meta.LAUNCHER_PORT}",
             holds=lambda self: self.port != meta.LAUNCHER_PORT,
+            field="port",
         ),
         Rule(
             message="engine.env: every name may occur once",
             cel=None,  # by the list's map key
             holds=lambda self: len({e.name for e in self.env}) == len(self.env),
+            field="env",
         ),
     )
 
@@ -242,6 +247,7 @@ class Update(Part):
                 " + (has(self.maxUnavailable) ? self.maxUnavailable : 0) > 0"
             ),
             holds=lambda self: self.max_surge + self.max_unavailable > 0,
+            field="maxSurge",
         ),
     )
 

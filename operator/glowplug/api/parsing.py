@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, overload
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from glowplug.api.base import Object
 from glowplug.api.deployment import ModelDeployment
@@ -41,7 +42,7 @@ def parse(kind: type[K] | str, body: Mapping[str, Any]) -> K | Object:
     try:
         return model.model_validate(dict(body), context={WIRE: True})
     except ValidationError as error:
-        problems = tuple(_problem(e["loc"], e["msg"]) for e in error.errors(include_url=False))
+        problems = tuple(_problem(_path(e), e["msg"]) for e in error.errors(include_url=False))
         raise InvalidObject(model.kind, _name(body), problems) from None
 
 
@@ -49,6 +50,11 @@ def _kind(name: str) -> type[Object]:
     if name not in KINDS:
         raise InvalidObject(name, "", (f"kind must be one of {', '.join(KINDS)}; got {name!r}",))
     return KINDS[name]
+
+
+def _path(error: ErrorDetails) -> tuple[int | str, ...]:
+    blamed = error.get("ctx", {}).get("field")
+    return (*error["loc"], blamed) if blamed else error["loc"]
 
 
 def _problem(path: tuple[int | str, ...], message: str) -> str:

@@ -64,6 +64,7 @@ class GPUPoolSpec(Part):
             message="ladder: every name may occur once",
             cel=None,  # by the list's map key
             holds=lambda self: len({r.name for r in self.ladder}) == len(self.ladder),
+            field="ladder",
         ),
     )
 

@@ -89,6 +89,7 @@ class Scaling(Part):
                 f" <= (has(self.maxReplicas) ? self.maxReplicas : {MAX_REPLICAS})"
             ),
             holds=lambda self: self.min_replicas <= self.max_replicas,
+            field="minReplicas",
         ),
         Rule(
             message="scaling.schedule: replicas must not be greater than scaling.maxReplicas"
@@ -98,6 +99,7 @@ class Scaling(Part):
                 f" <= (has(self.maxReplicas) ? self.maxReplicas : {MAX_REPLICAS}))"
             ),
             holds=lambda self: all(s.replicas <= self.max_replicas for s in self.schedule),
+            field="schedule",
         ),
     )
 

@@ -29,11 +29,13 @@ SOURCE_RULES = (
         " and hold no spaces",
         cel=f"self.source.matches('^({'|'.join(SCHEMES)})://[^\\\\s]+$')",
         holds=lambda self: _names_a_source(self.source),
+        field="source",
     ),
     Rule(
         message="source must not carry credentials; name a Secret in secretRef instead",
         cel="self.source.startsWith('hf://') || !self.source.matches('^[a-z0-9]+://[^/]*@')",
         holds=lambda self: not _carries_credentials(self.source),
+        field="source",
     ),
 )
 

@@ -22,6 +22,7 @@ class Destination(Part):
             message="destination.url must be s3://bucket or s3://bucket/prefix",
             cel="self.url.matches('^s3://[^/@\\\\s]+(/[^\\\\s]*)?$')",
             holds=lambda self: _is_bucket(self.url),
+            field="url",
         ),
     )
 

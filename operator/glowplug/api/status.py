@@ -104,7 +104,9 @@ class Cost(StatusPart):
     """What the model costs now."""
 
     dollars_per_hour: Number | None = Field(None, description="Dollars per hour of its GPUs.")
-    dollars_per1k_tokens: Number | None = Field(None, description="Dollars per 1,000 tokens.")
+    dollars_per_1k_tokens: Number | None = Field(
+        None, alias="dollarsPer1kTokens", description="Dollars per 1,000 tokens."
+    )
     utilization: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Share of its replicas' time spent serving."
     )
