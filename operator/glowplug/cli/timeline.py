@@ -48,9 +48,9 @@ def bar(begin: float, last: float, total: float, width: int = BAR) -> str:
     """Return a bar of at least one column from `begin` on, on a scale of `width` for `total`."""
     if total <= 0 or last <= 0:
         return ""
-    first = min(width - 1, round(begin / total * width))
-    length = max(1, round((begin + last) / total * width) - first)
-    return " " * first + "█" * min(length, width - first)
+    first = min(width - 1, round(min(begin, total) / total * width))
+    end = round(min(begin + last, total) / total * width)
+    return " " * first + "█" * max(1, end - first)
 
 
 def render(cold_start: ColdStart) -> RenderableType:

@@ -1,0 +1,96 @@
+"""The stages of a cold start as bars."""
+
+import io
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from glowplug.cli.timeline import BAR, NO_STATISTICS, bar, render, rows
+from glowplug.cli.view import STAGES, Start, cold_start
+
+STATUS = {
+    "last": {
+        "total": 4.0,
+        "path": "cold",
+        "at": "2026-11-23T12:00:00Z",
+        "stages": {"load": 1.0, "decide": 0.1, "restore": 2.0, "sandbox": 0.5, "first_token": 0.4},
+        "hidden": {"route": 0.05},
+    },
+    "p50": 4.2,
+    "p90": 6.125,
+    "samples": 7,
+    "paths": {"cold": {"samples": 7, "p50": {"restore": 1.9}, "p90": {"restore": 2.5}}},
+}
+
+
+def printed(status: dict) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(render(cold_start(status)))
+    return console.file.getvalue()
+
+
+def start(stages: dict[str, float]) -> Start:
+    return Start(sum(stages.values()), "cold", None, stages, {})
+
+
+def test_stages_come_in_the_order_of_a_start_each_after_the_one_before() -> None:
+    found = rows(cold_start(STATUS).last, NO_STATISTICS)
+    assert [(row.stage, row.begin) for row in found] == [
+        ("decide", 0.0),
+        ("sandbox", pytest.approx(0.1)),
+        ("restore", pytest.approx(0.6)),
+        ("load", pytest.approx(2.6)),
+        ("first_token", pytest.approx(3.6)),
+    ]
+
+
+def test_a_stage_that_this_version_does_not_know_is_shown_last() -> None:
+    found = rows(start({"teleport": 1.0, "load": 2.0}), NO_STATISTICS)
+    assert [row.stage for row in found] == ["load", "teleport"]
+
+
+@given(st.dictionaries(st.sampled_from(STAGES), st.floats(0, 1000), min_size=1))
+def test_rows_partition_the_start(stages: dict[str, float]) -> None:
+    found = rows(start(stages), NO_STATISTICS)
+    assert len(found) == len(stages)
+    assert all(a.begin + a.last == b.begin for a, b in pairwise(found))
+
+
+@pytest.mark.parametrize(
+    ("begin", "last", "total", "drawn"),
+    [
+        (0, 4, 4, "██████████"),
+        (1, 2, 5, "  ████"),
+        (0, 0.001, 4, "█"),
+        (4, 0.001, 4, "         █"),
+        (2, 0, 4, ""),
+        (0, 1, 0, ""),
+    ],
+)
+def test_bar(begin: float, last: float, total: float, drawn: str) -> None:
+    assert bar(begin, last, total, width=10) == drawn
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.floats(0, 100))
+def test_a_bar_stays_within_its_width(begin: float, last: float, total: float) -> None:
+    assert len(bar(begin, last, total)) <= BAR
+
+
+def test_the_table_has_stages_usual_times_and_what_was_hidden() -> None:
+    lines = printed(STATUS).splitlines()
+    restore = next(line for line in lines if line.startswith("restore"))
+    assert [word for word in restore.split() if "█" not in word] == [
+        *("restore", "2.00", "s"),
+        *("1.90", "s", "2.50", "s"),
+    ]
+    total = next(line for line in lines if line.startswith("total"))
+    assert total.split() == ["total", "4.00", "s", "4.20", "s", "6.12", "s"]
+    assert "overlapped, so not in the sum: route 0.05 s" in lines
+    assert "median and p90 by stage: 7 starts of the path cold" in lines
+
+
+def test_without_a_start_it_says_how_to_get_one() -> None:
+    assert "Send a request while it is at zero" in printed({})
