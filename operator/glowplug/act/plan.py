@@ -18,7 +18,7 @@ from glowplug.kube import PodRecord
 SURGE_PATIENCE_S = 60.0
 """A surge Pod unschedulable for this long makes its rollout go on with maxUnavailable 1."""
 QUIET_GRACE_S = 3.0
-"""How long a drained Pod of unknown load waits, so that every gateway has seen the mark."""
+"""How long a drained Pod waits for silent gateways, so that each has seen the mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +68,14 @@ class Fleet:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests in flight by Pod uid, as far as the gateways say; absent means unknown."""
+    """Requests in flight by Pod uid, as the gateways say.
+
+    A Pod that is listed may still be sent to; one that is missing has none and gets no more.
+    `known` is false while a gateway is silent.
+    """
 
     by_pod: Mapping[str, int] = field(default_factory=dict)
-    idle: bool = False
-    """The whole model surely has nothing in flight."""
-
-    def of(self, pod: PodRecord) -> int | None:
-        """Requests in flight on `pod`; None when unknown."""
-        return 0 if self.idle else self.by_pod.get(pod.uid)
+    known: bool = False
 
 
 def classify(pods: Iterable[PodRecord], revision: str) -> Fleet:
@@ -107,24 +106,28 @@ def plan(
     now: float,
     scarce: bool = False,
     may_create: bool = True,
+    replace_ended: bool = True,
 ) -> Plan:
     """The next moves towards `wanted` active replicas of the current revision.
 
     `taken`: slots of this revision whose names are in use, also by Pods that are not supply.
     `scarce`: this rollout has met a surge Pod without a node before.
     `may_create` is false while the template is refused: then old replicas go on serving.
+    `replace_ended` is false while Pods that fail at once are given time.
     """
     if not may_create:
         surplus = _victims(fleet.active, len(fleet.active) - wanted, load)
         return Plan(drain=surplus, delete=_leavers(fleet, policy, load, now))
+    patience = 0 if replace_ended else len(fleet.ended)
     blocked = _blocked_surge(fleet, wanted, now)
-    lacking = _lacking(fleet, wanted, policy)
+    lacking = max(0, _lacking(fleet, wanted, policy) - patience)
     back = _returnable(fleet, revision)[:lacking]
+    kept = frozenset(pod.uid for pod in back + (() if replace_ended else fleet.ended))
     return Plan(
         create=_free_slots(taken, lacking - len(back)),
         reactivate=back,
         drain=_retire(fleet, wanted, policy, load, scarce or blocked is not None),
-        delete=_leavers(fleet, policy, load, now, but=frozenset(pod.uid for pod in back)),
+        delete=_leavers(fleet, policy, load, now, but=kept),
         surge_blocked=blocked,
     )
 
@@ -153,7 +156,7 @@ def _victims(pods: Sequence[PodRecord], count: int, load: Load) -> tuple[PodReco
 
     def loss(pod: PodRecord) -> tuple[int, int, float, str]:
         standing = 2 if pod.ready else 1 if pod.scheduled else 0
-        return (standing, load.of(pod) or 0, -pod.created, pod.name)
+        return (standing, load.by_pod.get(pod.uid, 0), -pod.created, pod.name)
 
     return tuple(sorted(pods, key=loss)[: max(0, count)])
 
@@ -161,26 +164,23 @@ def _victims(pods: Sequence[PodRecord], count: int, load: Load) -> tuple[PodReco
 def _leavers(
     fleet: Fleet, policy: Policy, load: Load, now: float, but: frozenset[str] = frozenset()
 ) -> tuple[PodRecord, ...]:
-    drained = [
-        pod for pod in fleet.draining if pod.uid not in but and _empty(pod, policy, load, now)
-    ]
-    return tuple(drained) + fleet.ended
+    drained = (pod for pod in fleet.draining if _empty(pod, policy, load, now))
+    return tuple(pod for pod in (*drained, *fleet.ended) if pod.uid not in but)
 
 
 def _empty(pod: PodRecord, policy: Policy, load: Load, now: float) -> bool:
     """Whether a draining Pod may be deleted.
 
-    A deleted Pod still waits for its own requests in preStop, so a Pod of unknown load only waits
-    until the gateways have surely seen the mark; one without a launcher cannot wait by itself.
+    A deleted Pod still waits for its own requests in preStop, so while the gateways are silent it
+    waits only until they have surely seen the mark; one without a launcher cannot do that.
     """
     since = draining_since(pod)
     elapsed = now - since if since is not None else policy.drain_timeout
     if elapsed >= policy.drain_timeout or not pod.ready:
         return True
-    busy = load.of(pod)
-    if busy is None:
-        return waits_by_itself(pod) and elapsed >= QUIET_GRACE_S
-    return busy == 0
+    if load.known:
+        return pod.uid not in load.by_pod
+    return waits_by_itself(pod) and elapsed >= QUIET_GRACE_S
 
 
 def draining_since(pod: PodRecord) -> float | None:

@@ -87,7 +87,7 @@ def pod(
     return replace(record, **changes)  # type: ignore[arg-type]
 
 
-IDLE = Load(idle=True)
+IDLE = Load(known=True)
 
 
 def planned(
@@ -161,29 +161,44 @@ def test_the_least_loaded_replica_goes() -> None:
     ("leaving", "load", "deleted"),
     [
         (pod(0, draining_for=1), IDLE, True),
-        (pod(0, draining_for=1), Load(by_pod={"new-0": 0}), True),
-        (pod(0, draining_for=200), Load(by_pod={"new-0": 2}), False),
-        (pod(0, draining_for=301), Load(by_pod={"new-0": 2}), True),
+        (pod(0, draining_for=1), Load({"new-0": 0}, known=True), False),
+        (pod(0, draining_for=200), Load({"new-0": 2}, known=True), False),
+        (pod(0, draining_for=301), Load({"new-0": 2}, known=True), True),
         (pod(0, draining_for=1), Load(), False),
         (pod(0, draining_for=4), Load(), True),
         (pod(0, draining_for=200, launcher=False), Load(), False),
-        (pod(0, state="draining"), Load(by_pod={"new-0": 2}), True),
-        (pod(0, draining_for=1, ready=False), Load(by_pod={"new-0": 2}), True),
+        (pod(0, state="draining"), Load({"new-0": 2}, known=True), True),
+        (pod(0, draining_for=1, ready=False), Load({"new-0": 2}, known=True), True),
     ],
     ids=[
-        "model idle",
-        "pod idle",
+        "no gateway sends to it",
+        "a gateway has not seen the mark",
         "busy",
         "drainTimeout",
-        "unknown, mark not yet seen",
-        "unknown, its preStop waits",
-        "unknown, no preStop to wait",
+        "gateways silent, mark perhaps not seen",
+        "gateways silent, its preStop waits",
+        "gateways silent, no preStop to wait",
         "marked without a time",
         "serves nothing",
     ],
 )
 def test_when_a_draining_pod_is_deleted(leaving: PodRecord, load: Load, deleted: bool) -> None:
     assert bool(planned([leaving], 0, load=load).delete) is deleted
+
+
+def test_pods_that_fail_at_once_are_given_time() -> None:
+    ended = [pod(0, phase="Failed", ready=False)]
+    patient = plan(
+        classify(ended, "new"),
+        2,
+        Policy(),
+        revision="new",
+        taken=frozenset({0}),
+        load=IDLE,
+        now=NOW,
+        replace_ended=False,
+    )
+    assert patient == Plan(create=(1,))
 
 
 def test_a_draining_replica_is_taken_back_before_a_new_one_starts() -> None:
