@@ -7,11 +7,14 @@ import typer
 
 from cluster import images as image_builder
 from cluster import lifecycle
+from cluster import services as service_processes
 from cluster.build import ensure_binaries
 from cluster.commands import console
 from cluster.config import ClusterError, paths
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+services = typer.Typer(help="S3 store and Prometheus.", no_args_is_help=True)
+app.add_typer(services, name="services")
 
 
 @app.command()
@@ -54,9 +57,29 @@ def images(
     ] = None,
 ) -> None:
     """Build the project's images that changed and load them into the cluster."""
-    where = paths()
-    tags = image_builder.ensure(where, names or list(image_builder.IMAGES))
-    image_builder.load(where, tags)
+    lifecycle.images(paths(), names or list(image_builder.IMAGES))
+
+
+@services.command("up")
+def services_up(
+    scrape: Annotated[str, typer.Option(help="http_sd URL that lists what to scrape.")] = "",
+) -> None:
+    """Start an S3 store and a Prometheus on the bridge's address."""
+    service_processes.up(paths())
+    if scrape:
+        service_processes.scrape(paths(), scrape)
+
+
+@services.command("down")
+def services_down() -> None:
+    """End them."""
+    service_processes.down(paths())
+
+
+@app.command("preflight")
+def check() -> None:
+    """Check the machine, and install the Debian packages it lacks."""
+    lifecycle.prepare(paths())
 
 
 @app.command()

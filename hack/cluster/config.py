@@ -1,6 +1,7 @@
 """Versions, addresses and directories of the local cluster, written in this one place."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Paths:
 
     root: Path
     cache: Path
+    existing: Path | None = None  # kubeconfig of a cluster that is not ours
 
     @property
     def bin(self) -> Path:
@@ -52,7 +54,7 @@ class Paths:
     @property
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig."""
-        return self.root / "kubeconfig"
+        return self.existing or self.root / "kubeconfig"
 
     @property
     def pki(self) -> Path:
@@ -69,4 +71,26 @@ def paths() -> Paths:
     """Read the directories from the environment, with their defaults."""
     root = Path(os.environ.get("GLOWPLUG_CLUSTER_DIR", "/var/lib/glowplug-cluster"))
     cache = Path(os.environ.get("GLOWPLUG_CACHE", Path.home() / ".cache" / "glowplug"))
-    return Paths(root.resolve(), cache.resolve())
+    return Paths(root.resolve(), cache.resolve(), _existing_kubeconfig(os.environ))
+
+
+def mode(environ: Mapping[str, str]) -> str:
+    """`local`, `kind` or `existing`, as the environment says."""
+    chosen = environ.get(
+        "GLOWPLUG_CLUSTER", "existing" if environ.get("GLOWPLUG_KUBECONFIG") else ""
+    )
+    if chosen not in ("", "local", "kind", "existing"):
+        raise ClusterError(f"GLOWPLUG_CLUSTER is {chosen!r}: it may be local, kind or existing.")
+    return chosen or "local"
+
+
+def _existing_kubeconfig(environ: Mapping[str, str]) -> Path | None:
+    """The kubeconfig of an existing cluster; None for a cluster that we make."""
+    if mode(environ) != "existing":
+        return None
+    given = environ.get("GLOWPLUG_KUBECONFIG") or environ.get("KUBECONFIG")
+    if not given or not Path(given).is_file():
+        raise ClusterError(
+            f"An existing cluster needs GLOWPLUG_KUBECONFIG: {given or 'nothing'} is no file."
+        )
+    return Path(given)

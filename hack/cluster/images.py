@@ -45,7 +45,7 @@ def load(paths: Paths, tags: Sequence[str]) -> None:
     """Import images into our containerd, but for those it holds already."""
     held = _held(paths)
     for tag in tags:
-        wanted = _image_id(paths, tag)
+        wanted = image_id(paths, tag)
         if held.get(tag) == wanted:
             continue
         console.print(f"loading {tag}")
@@ -63,7 +63,7 @@ def _build(paths: Paths, name: str, image: Image) -> None:
     dockerfile = REPOSITORY / image.dockerfile
     if not dockerfile.exists():
         raise ClusterError(f"image {name}: {image.dockerfile} does not exist.")
-    recipe = _recipe(dockerfile, _image_id(paths, PYTHON_IMAGE))
+    recipe = _recipe(dockerfile, image_id(paths, PYTHON_IMAGE))
     if label(paths, image.tag) == recipe:
         return
     words = ["build", "--isolation", "chroot", "--layers", "--pull=false", "--format", "oci"]
@@ -136,7 +136,8 @@ def _counts(file: Path) -> bool:
     return file.is_file() and "__pycache__" not in file.parts and file.suffix != ".pyc"
 
 
-def _image_id(paths: Paths, tag: str) -> str:
+def image_id(paths: Paths, tag: str) -> str:
+    """The id of an image of our storage; it changes with every rebuild."""
     form = "{{.FromImageID}}"
     return run(buildah(paths, "inspect", "--type", "image", "--format", form, tag)).strip()
 

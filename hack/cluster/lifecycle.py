@@ -2,15 +2,19 @@
 
 import fcntl
 import json
+import os
 import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from cluster import base_image, dns, images, network, node, preflight
+from cluster import base_image, dns, external, network, node, preflight
+from cluster import images as image_builder
 from cluster.build import ensure_binaries
 from cluster.commands import console, run, succeeds
 from cluster.config import (
@@ -24,9 +28,10 @@ from cluster.config import (
     PAUSE_IMAGE,
     ClusterError,
     Paths,
+    mode,
 )
 from cluster.control_plane import ApiServer, controllers
-from cluster.processes import Daemon, end, stop, strays
+from cluster.processes import Daemon, end, is_running, stop, strays
 
 # A restarted kubelet or kube-proxy would undo what comes after it, so they end first.
 STOP_FIRST = ("device-plugin", "kubelet", "kube-proxy")
@@ -39,35 +44,51 @@ def api_server(paths: Paths) -> ApiServer:
 
 def up(paths: Paths, gpus: int) -> None:
     """Start what does not run; state of a dead cluster is wiped first."""
-    preflight.check_machine(paths)
-    preflight.check_no_other_kubelet(paths)
-    preflight.ensure_packages()
-    ensure_binaries(paths)
-    with _lock():
-        repair = bool(_alive(paths))
-        if not repair:
-            _wipe(paths)
-        try:
-            _start(paths, gpus)
-        except ClusterError as error:
-            if not repair:
-                raise
-            console.print(f"The cluster could not be repaired, making it new: {error}")
-            _wipe(paths)
-            _start(paths, gpus)
+    match mode(os.environ):
+        case "kind":
+            external.kind_up(paths, gpus)
+        case "existing":
+            external.existing_up(paths)
+        case _:
+            prepare(paths)
+            preflight.check_no_other_kubelet(paths)
+            ensure_binaries(paths)
+            with _lock():
+                _start_or_repair(paths, gpus)
 
 
 def down(paths: Paths) -> None:
     """Remove the cluster with every process, mount, bridge and rule of it."""
-    with _lock():
-        _wipe(paths)
+    match mode(os.environ):
+        case "kind":
+            external.kind_down()
+        case "existing":
+            raise ClusterError(f"The cluster of {paths.kubeconfig} is not ours to take down.")
+        case _:
+            with _lock():
+                _wipe(paths)
+
+
+def images(paths: Paths, names: Sequence[str]) -> None:
+    """Build the images that changed and load them into the cluster."""
+    match mode(os.environ):
+        case "kind":
+            external.kind_images(names)
+        case "existing":
+            external.existing_images(paths, names)
+        case _:
+            image_builder.load(paths, image_builder.ensure(paths, names))
+
+
+def prepare(paths: Paths) -> None:
+    """Check the machine and install the Debian packages it lacks."""
+    preflight.check_machine(paths)
+    preflight.ensure_packages()
 
 
 def status(paths: Paths) -> dict[str, str]:
     """Each part and its state, for people to read."""
-    pids = sorted((paths.root / "pids").glob("*.json"))
-    daemons = {file.stem: Daemon(file.stem, (), paths.root) for file in pids}
-    report = {name: "running" if one.running() else "dead" for name, one in daemons.items()}
+    report = _daemons(paths)
     if report and api_server(paths).ready():
         report["node"] = "Ready" if _node_ready(paths) else "NotReady"
         report[GPU_RESOURCE] = str(_node_gpus(paths))
@@ -78,6 +99,20 @@ def kubectl(paths: Paths, *words: str, stdin: str | None = None) -> str:
     """Run kubectl as the administrator."""
     program = paths.bin / "kubectl"
     return run([program, "--kubeconfig", paths.kubeconfig, *words], stdin=stdin, timeout=120)
+
+
+def _start_or_repair(paths: Paths, gpus: int) -> None:
+    repair = "running" in _daemons(paths).values()
+    if not repair:
+        _wipe(paths)
+    try:
+        _start(paths, gpus)
+    except ClusterError as error:
+        if not repair:
+            raise
+        console.print(f"The cluster could not be repaired, making it new: {error}")
+        _wipe(paths)
+        _start(paths, gpus)
 
 
 def _start(paths: Paths, gpus: int) -> None:
@@ -102,13 +137,14 @@ def _start(paths: Paths, gpus: int) -> None:
     with _step("node"):
         runtime.wait(lambda: succeeds(node.ctr(paths, "version")), 30)
         base_image.ensure_pause(paths)
-        images.load(paths, [PAUSE_IMAGE])
+        image_builder.load(paths, [PAUSE_IMAGE])
         kubelet, proxy = node.kubelet(paths, server), node.kube_proxy(paths, server)
         kubelet.start()
         proxy.start()
         plugin = _device_plugin(paths, gpus)
         plugin.start()
-        kubelet.wait(lambda: _node_ready(paths), 90)
+        started = kubelet.pidfile.stat().st_mtime
+        kubelet.wait(lambda: _node_ready(paths, since=started), 90)
     with _step(f"{gpus} x {GPU_RESOURCE}"):
         plugin.wait(lambda: _node_gpus(paths) == gpus, 60)
         proxy.wait(lambda: _answers("http://127.0.0.1:10256/healthz"), 30)
@@ -135,7 +171,7 @@ def _wipe(paths: Paths) -> None:
     pidfiles = {file.stem: file for file in (paths.root / "pids").glob("*.json")}
     for name in (*STOP_FIRST, *sorted(pidfiles.keys() - set(STOP_FIRST))):
         if name in pidfiles and name != "containerd":
-            stop(pidfiles[name])
+            stop(pidfiles[name], seconds=0)  # nothing of its state is kept
     node.kill_pods()
     for pid in strays(paths.root):
         end(pid, seconds=0)
@@ -157,18 +193,30 @@ def _marker(paths: Paths) -> Path:
     return paths.root / ".glowplug-cluster"
 
 
-def _alive(paths: Paths) -> list[int]:
-    return strays(paths.root)
+def _daemons(paths: Paths) -> dict[str, str]:
+    pidfiles = sorted((paths.root / "pids").glob("*.json"))
+    return {file.stem: "running" if is_running(file) else "dead" for file in pidfiles}
 
 
-def _node_ready(paths: Paths) -> bool:
-    path = "-o=jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"
-    return kubectl(paths, "get", "nodes", path).strip() == "True"
+def _node_ready(paths: Paths, since: float = 0.0) -> bool:
+    """Whether the node is Ready by a heartbeat not older than `since`."""
+    ready = next(
+        (one for one in _node(paths).get("conditions", ()) if one["type"] == "Ready"), None
+    )
+    if ready is None or ready["status"] != "True":
+        return False
+    return datetime.fromisoformat(ready["lastHeartbeatTime"]).timestamp() >= int(since)
 
 
 def _node_gpus(paths: Paths) -> int:
-    answer = json.loads(kubectl(paths, "get", "node", NODE, "-o", "json"))
-    return int(answer["status"].get("allocatable", {}).get(GPU_RESOURCE, 0))
+    return int(_node(paths).get("allocatable", {}).get(GPU_RESOURCE, 0))
+
+
+def _node(paths: Paths) -> dict[str, Any]:
+    """The node's status; empty before it has registered."""
+    answer = kubectl(paths, "get", "node", NODE, "--ignore-not-found", "-o", "json")
+    status: dict[str, Any] = json.loads(answer)["status"] if answer else {}
+    return status
 
 
 def _answers(url: str) -> bool:

@@ -64,8 +64,9 @@ def down(paths: Paths) -> None:
             with suppress(ClusterError):
                 run(["ip", "link", "delete", port.name])
         run(["ip", "link", "delete", BRIDGE])
-    for record in Path("/var/lib/cni/results").glob(f"{CNI_NETWORK}-*"):
-        record.unlink(missing_ok=True)
+    for record in Path("/var/lib/cni/results").glob("*"):
+        if f"{paths.root}/" in record.read_text():  # it names the sandbox below our directory
+            record.unlink()
     for folder in ("/var/lib/cni/results", "/var/lib/cni"):
         with suppress(OSError):
             Path(folder).rmdir()

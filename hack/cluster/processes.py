@@ -42,8 +42,7 @@ class Daemon:
 
     def running(self) -> bool:
         """Whether the recorded process lives."""
-        record = _record(self.pidfile)
-        return record is not None and _is(record)
+        return is_running(self.pidfile)
 
     def current(self) -> bool:
         """Whether it lives and was started from what is asked for now."""
@@ -87,6 +86,18 @@ class Daemon:
                 late = f"{self.name} was not ready within {seconds:.0f} s"
                 raise ClusterError(f"{late}; {self.log} ends:\n{self.tail()}")
             time.sleep(0.1)
+
+
+def is_running(pidfile: Path) -> bool:
+    """Whether the process of a pidfile lives: the same process, not one that got its pid."""
+    record = _record(pidfile)
+    return record is not None and _is(record)
+
+
+def pid_of(pidfile: Path) -> int | None:
+    """The pid that a pidfile records, whether it lives or not."""
+    record = _record(pidfile)
+    return None if record is None else int(record["pid"])
 
 
 def write_config(path: Path, text: str) -> None:
