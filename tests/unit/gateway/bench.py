@@ -15,6 +15,7 @@ from aiohttp import web
 from glowplug.api import Replica
 from glowplug.gateway.gateway import Gateway
 from glowplug.gateway.model import ServedModel
+from glowplug.gateway.traffic import ModelTraffic
 
 HOST = "127.0.0.1"
 TOKENS = ("Par", "is", ".")
@@ -264,6 +265,19 @@ class Bench:
     def post(self, path: str = "/v1/chat/completions", **body: Any) -> Any:
         return self.session.post(self.url + path, json={"model": "smollm2", "messages": []} | body)
 
+    def usable(self) -> set[str]:
+        """Pods that take requests now."""
+        return {e.replica.pod_uid for e in self.traffic.engines.values() if e.usable}
+
+    async def ask(self, **body: Any) -> tuple[int, bytes]:
+        """Status and whole body of one chat request."""
+        async with self.post(**body) as response:
+            return response.status, await response.read()
+
+    @property
+    def traffic(self) -> ModelTraffic:
+        return self.gateway.fleet.traffic("ns/smol")
+
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(HOST, self.gateway.http_port)
         self.stack.callback(writer.close)
@@ -272,5 +286,5 @@ class Bench:
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - conditions of many kinds
             await asyncio.sleep(0.005)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+import aiohttp
 import openai
 import pytest
 
-from .bench import TOKENS, Bench, Exchange, event
+from .bench import TOKENS, Bench, Exchange, event, until
 
 
 @pytest.fixture
@@ -115,8 +117,6 @@ async def test_only_the_models_name_is_rewritten(bench: Bench) -> None:
 
 
 async def test_a_form_is_routed_by_its_model_field(bench: Bench) -> None:
-    import aiohttp
-
     path = "/v1/audio/transcriptions"
     bench.model(paths=frozenset({path}))
     answered = {"text": "hello"}
@@ -185,8 +185,6 @@ async def test_an_engines_error_is_forwarded_as_it_is(bench: Bench, status: int)
 
 
 async def test_requests_go_to_the_least_loaded_replica(bench: Bench) -> None:
-    import asyncio
-
     release = asyncio.Event()
 
     async def wait(exchange: Exchange) -> None:
@@ -195,19 +193,11 @@ async def test_requests_go_to_the_least_loaded_replica(bench: Bench) -> None:
 
     bench.model()
     engines = [await bench.serving(wait, uid) for uid in ("pod-1", "pod-2", "pod-3")]
-    asking = [asyncio.create_task(_status(bench)) for _ in range(9)]
-    async with asyncio.timeout(5):
-        while sum(len(e.asked) for e in engines) < 9:
-            await asyncio.sleep(0.005)
+    asking = [asyncio.create_task(bench.ask()) for _ in range(9)]
+    await until(lambda: sum(len(e.asked) for e in engines) == 9)
     assert [len(e.asked) for e in engines] == [3, 3, 3]
     release.set()
-    assert await asyncio.gather(*asking) == [200] * 9
-
-
-async def _status(bench: Bench, **body: object) -> int:
-    async with bench.post(**body) as response:
-        await response.read()
-        return int(response.status)
+    assert [status for status, _ in await asyncio.gather(*asking)] == [200] * 9
 
 
 async def test_a_stream_is_not_changed_on_its_way(bench: Bench) -> None:
@@ -226,8 +216,8 @@ async def test_a_stream_is_not_changed_on_its_way(bench: Bench) -> None:
 async def test_metrics_count_requests_by_model_and_code(bench: Bench) -> None:
     bench.model()
     await bench.serving()
-    assert await _status(bench) == 200
-    assert await _status(bench, model="invented-by-a-client") == 404
+    assert (await bench.ask())[0] == 200
+    assert (await bench.ask(model="invented-by-a-client"))[0] == 404
     async with bench.session.get(f"{bench.admin}/metrics") as response:
         text = await response.text()
     assert 'glowplug_gateway_requests_total{code="200",model="ns/smol"} 1.0' in text

@@ -216,6 +216,10 @@ class EnginePool:
                 sent = True
         await self._use(await self._connect(address, sent), request, sink)
 
+    def idle(self, address: Address) -> int:
+        """How many connections are pooled for an address."""
+        return len(self._idle.get(address, ()))
+
     def close_idle(self, address: Address) -> None:
         """Close what is pooled for an address that gets nothing new."""
         for connection in self._idle.pop(address, ()):
