@@ -45,12 +45,14 @@ class Worker:
         self._out_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._cancelled: set[int] = set()
+        template = raw_template(model_dir)
         self._runner = mistralrs.Runner(
             which=mistralrs.Which.Plain(model_id=str(model_dir), dtype=mistralrs.ModelDType.Auto),
             max_seqs=slots,
             prefix_cache_n=0,
-            jinja_explicit=str(raw_template(model_dir)),
+            jinja_explicit=str(template),
         )
+        template.unlink()
         context = self._runner.max_sequence_length()
         self._say(loaded={"context": context, "seconds": time.monotonic() - started})
 
