@@ -93,6 +93,9 @@ class GatewayDemand:
                 reason: object = "the stream ended"
             except _CutError as cut:
                 heard, reason = cut.heard, cut
+            except Exception:
+                logger.exception("gateway %s: a line could not be taken", endpoint.url)
+                heard, reason = False, "an error of ours"
             failures = 0 if heard else failures + 1
             if failures in (0, 1):
                 logger.warning("gateway %s: %s; connecting again", endpoint.url, reason)

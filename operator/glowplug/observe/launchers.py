@@ -87,8 +87,17 @@ class ReplicaStates:
                 self._states.pop(key, None)
         for key, replica in wanted.items():
             if key not in self._polls:
-                poll = self._poll_launcher if replica.launcher_port else self._poll_health
-                self._polls[key] = (replica, asyncio.create_task(poll(replica)))
+                self._polls[key] = (replica, asyncio.create_task(self._poll(replica)))
+
+    async def _poll(self, replica: Replica) -> None:
+        poll = self._poll_launcher if replica.launcher_port else self._poll_health
+        while True:
+            try:
+                await poll(replica)
+            except Exception:
+                # What answers is a tenant's container; it must not end the watch over others.
+                logger.exception("replica %s/%s: asking again", replica.namespace, replica.pod)
+                await asyncio.sleep(_SETTLED_POLL)
 
     async def _poll_launcher(self, replica: Replica) -> None:
         url = f"{_base(replica, replica.launcher_port)}/state"
@@ -124,7 +133,7 @@ class ReplicaStates:
             try:
                 async with self._session.get(url, timeout=timeout) as response:
                     healthy = response.status < 400
-            except (aiohttp.ClientError, OSError):
+            except (aiohttp.ClientError, OSError, ValueError):
                 healthy = False
             self._learn(replica, self._from_health(replica, healthy))
             await asyncio.sleep(_SETTLED_POLL if healthy else self._patience(replica))
@@ -142,7 +151,8 @@ class ReplicaStates:
     def _learn(self, replica: Replica, state: ReplicaState) -> None:
         known = self._states.get(replica.key)
         self._states[replica.key] = state
-        if known is None or dataclasses.replace(known, at=state.at) != state:
+        # A restore's progress moves `seq` many times a second and is no news to decide by.
+        if known is None or dataclasses.replace(known, at=state.at, seq=state.seq) != state:
             self._on_change(replica)
 
     def _lost(self, replica: Replica, error: Exception) -> None:

@@ -130,10 +130,11 @@ class PrometheusSignals:
 
     def _query_dialect(self, name: str) -> dict[Signal, Values]:
         series = series_of(dialect_of(name))
+        # All series of a Pod come from one scrape, so one of them tells the age; asked first, so
+        # that a Pod scraped between two questions is not taken for one that lacks a signal.
+        age = self._query("age", next(iter(series.values()), ()))
         found = {signal: self._query(signal, names) for signal, names in series.items()}
-        # All series of a Pod come from one scrape, so one of them tells the age.
-        found["age"] = self._query("age", next(iter(series.values()), ()))
-        return found
+        return {**found, "age": age}
 
     def _query(self, signal: Signal, alternatives: tuple[str, ...]) -> Values:
         """Ask for each alternative by itself; for a Pod with several the first one counts."""

@@ -44,17 +44,17 @@ def parse_state(body: Mapping[str, Any], at: float) -> ReplicaState:
     phase = body.get("phase")
     if phase not in PHASES:
         raise ValueError(f"phase is {phase!r}, not one of {', '.join(sorted(PHASES))}")
-    exit_code = body.get("exitCode")
+    restore = body.get("restore")
     return ReplicaState(
         phase=phase,
         at=at,
-        seq=int(body.get("seq") or 0),
+        seq=_whole(body, "seq") or 0,
         launched_at=_time(body, "launchedAt"),
         ready_at=_time(body, "readyAt"),
         stages=spans(body.get("stages")),
         error=str(body["error"]) if body.get("error") else None,
-        exit_code=None if exit_code is None else int(exit_code),
-        restore=body.get("restore") or {},
+        exit_code=_whole(body, "exitCode"),
+        restore=restore if isinstance(restore, dict) else {},
     )
 
 
@@ -70,6 +70,13 @@ def spans(stages: Any) -> tuple[StageSpan, ...]:
         if start is not None:
             found.append(StageSpan(name, start, end, bool(stage.get("hidden"))))
     return tuple(found)
+
+
+def _whole(body: Mapping[str, Any], key: str) -> int | None:
+    value = body.get(key)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError(f"{key} is {value!r}, not a whole number")
+    return value
 
 
 def _time(body: Mapping[str, Any], key: str) -> float | None:

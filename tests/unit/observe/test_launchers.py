@@ -117,12 +117,30 @@ async def test_a_deleted_pod_is_forgotten_and_no_longer_asked(states, serve):
     assert len(launcher.asked) == 2
 
 
+async def test_a_callback_that_fails_does_not_end_the_watch(states, serve, monkeypatch):
+    monkeypatch.setattr("glowplug.observe.launchers._SETTLED_POLL", 0.01)
+    launcher, failures = Launcher(), []
+
+    def broken(replica):
+        failures.append(replica)
+        raise RuntimeError("callback")
+
+    states._on_change = broken
+    server = await serve("/state", launcher.handle)
+    states.cache.put(pod(launcher_port=server.port))
+    await until(lambda: failures)
+    launcher.become("ready")
+    await until(lambda: states.get(key(8000)).phase == "ready")
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
         ({}, "phase is None"),
         ({"phase": "ready", "readyAt": "soon"}, "readyAt is 'soon'"),
         ({"phase": "ready", "launchedAt": float("inf")}, "launchedAt is inf"),
+        ({"phase": "ready", "seq": [7]}, r"seq is \[7\]"),
+        ({"phase": "ready", "exitCode": "1"}, "exitCode is '1'"),
     ],
 )
 def test_unreadable_fields_are_named(body, sentence):

@@ -77,7 +77,7 @@ async def test_from_scrape_to_signal_and_back_to_nothing(scene):
     assert 0 <= time.time() - found.at < 5
 
     engine.waiting = "NaN"
-    found = await until_signals(signals, lambda found: found is None or found.waiting is None)
+    found = await until_signals(signals, lambda found: found is not None and found.lacking)
     assert found.lacking == {"waiting"}
     assert found.running == 3.0
 
