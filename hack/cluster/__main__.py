@@ -10,7 +10,7 @@ from cluster import lifecycle
 from cluster import services as service_processes
 from cluster.build import ensure_binaries
 from cluster.commands import console
-from cluster.config import ClusterError, paths
+from cluster.config import GPUS, ClusterError, paths
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 services = typer.Typer(help="S3 store and Prometheus.", no_args_is_help=True)
@@ -19,7 +19,7 @@ app.add_typer(services, name="services")
 
 @app.command()
 def up(
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs that the node advertises.")] = 4,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs that the node advertises.")] = GPUS,
 ) -> None:
     """Start the cluster, or repair it; seconds once its programs are built."""
     lifecycle.up(paths(), gpus)

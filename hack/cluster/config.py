@@ -21,6 +21,7 @@ DOMAIN = "cluster.local"
 CNI_NETWORK = "glowplug"
 CGROUP = "glowplug"
 GPU_RESOURCE = "nvidia.com/gpu"
+GPUS = 4  # that the node advertises unless told otherwise
 PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
 
 API_PORT = 6443

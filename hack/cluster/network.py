@@ -1,7 +1,6 @@
 """The bridge, routes and iptables rules of the cluster, and their removal."""
 
 import json
-import shutil
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ from cluster.config import (
     ClusterError,
     Paths,
 )
+from cluster.processes import write_config
 
 BRIDGE_MAC = "02:67:6c:6f:77:01"  # fixed: else it changes with every pod, and ARP goes stale
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -136,8 +136,7 @@ def _restore_sysctls(paths: Paths) -> None:
 
 def _write_cni(paths: Paths) -> None:
     directory = paths.root / "cni"
-    shutil.rmtree(directory / "conf", ignore_errors=True)
-    (directory / "conf").mkdir(parents=True)
+    (directory / "conf").mkdir(parents=True, exist_ok=True)
     bridge = {
         "type": "bridge",
         "bridge": BRIDGE,
@@ -152,4 +151,4 @@ def _write_cni(paths: Paths) -> None:
         },
     }
     body = {"cniVersion": "1.0.0", "name": CNI_NETWORK, "plugins": [bridge]}
-    (directory / "conf" / "10-glowplug.conflist").write_text(json.dumps(body, indent=1))
+    write_config(directory / "conf" / "10-glowplug.conflist", json.dumps(body, indent=1))
