@@ -47,7 +47,10 @@ def detail(model: Model, now: datetime) -> RenderableType:
 def conditions(given: Sequence[Condition], now: datetime) -> RenderableType:
     """Return every condition with its sentence, what is wrong first."""
     if not given:
-        return Text("The operator has not looked at it yet. Is it running? Try: glowplug status -A")
+        return Text(
+            "The operator has not looked at it yet. Is it running? Try: "
+            "kubectl get deployments -A -l app.kubernetes.io/name=glowplug"
+        )
     table = Table(box=None, pad_edge=False, show_header=False)
     for condition in sorted(given, key=lambda c: not is_bad(c)):
         mark = Text("!", "bold red") if is_bad(condition) else Text("✓", "green")
