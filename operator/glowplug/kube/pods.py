@@ -1,6 +1,7 @@
 """A Pod cut down to what the operator and the gateway decide by.
 
-A full Pod is 10-20 KB as dicts; the record is about 1 KB, and 3,000 of them are kept.
+Thousands are kept: a record takes about 1.6 KB (tracemalloc, 3,000 replica Pods), a whole Pod as
+dicts many times that.
 """
 
 from __future__ import annotations
