@@ -1,0 +1,205 @@
+"""Bringing one model's Pods to the wanted count: plan, write, and tell what stood in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from glowplug.act.conditions import Verdict
+from glowplug.act.containers import Placement, Recipe
+from glowplug.act.events import Recorder
+from glowplug.act.launcher import Launchers
+from glowplug.act.manifest import pod_name, ref_of, replica_pod
+from glowplug.act.plan import Fleet, Load, Plan, Policy, classify, plan
+from glowplug.act.pods import Pods
+from glowplug.act.refs import Ref
+from glowplug.api import GPUPool
+from glowplug.control.minds import Mind
+from glowplug.control.pools import place, used_by_rung
+from glowplug.kube import ApiError, Forbidden, Invalid, Json, PodRecord, WatchCache
+
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What is to be done for one model in one pass; `neighbours` are all models of its namespace.
+
+    `pool` is None where replicas may run anywhere; `now` in seconds since the epoch.
+    """
+
+    recipe: Recipe
+    pool: GPUPool | None
+    owned: tuple[PodRecord, ...]
+    wanted: int
+    load: Load
+    mind: Mind
+    neighbours: tuple[Ref, ...]
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it; `moved` when Pods were written."""
+
+    fleet: Fleet
+    moved: bool = False
+    refused: Verdict | None = None
+    """Why a wanted replica has no place, for reasons other than the scheduler's."""
+
+
+class Replicas:
+    """The hands that move replicas."""
+
+    def __init__(
+        self, pods: Pods, cache: WatchCache[PodRecord], launchers: Launchers, recorder: Recorder
+    ) -> None:
+        self._pods = pods
+        self._cache = cache
+        self._launchers = launchers
+        self._recorder = recorder
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def move(self, errand: Errand) -> Outcome:
+        """One step towards the wanted count."""
+        mind, revision = errand.mind, errand.recipe.revision
+        fleet = classify(errand.owned, revision)
+        if fleet.ready:
+            mind.ended = 0
+        made = self._plan(errand, fleet)
+        if made.surge_blocked is not None and mind.scarce != revision:
+            mind.scarce = revision
+            await self._tell_blocked(errand, made.surge_blocked)
+        mind.lost(sum(pod in fleet.ended for pod in made.delete), errand.now)
+        refused = await self._create(errand, made)
+        await asyncio.gather(
+            *(self._pods.reactivate(pod) for pod in made.reactivate),
+            *(self._pods.drain(pod) for pod in made.drain),
+            *(self._pods.delete(pod) for pod in made.delete),
+        )
+        if not made:
+            return Outcome(fleet)
+        return Outcome(classify(self._reread(errand), revision), True, refused)
+
+    async def try_template(self, recipe: Recipe, mind: Mind, now: float) -> None:
+        """Ask the API server, once per revision, whether it would take the Pod."""
+        if mind.accepted == recipe.revision or mind.refused(recipe.revision, now):
+            return
+        try:
+            await self._pods.try_create(replica_pod(recipe, 0))
+        except (Invalid, Forbidden) as error:
+            if not _is_quota(error):
+                mind.refuse(recipe.revision, error.message, now)
+                return
+        mind.accept(recipe.revision)
+
+    def _plan(self, errand: Errand, fleet: Fleet) -> Plan:
+        recipe, mind, now = errand.recipe, errand.mind, errand.now
+        update = recipe.deployment.spec.update
+        return plan(
+            fleet,
+            errand.wanted,
+            Policy(update.max_surge, update.max_unavailable, update.drain_timeout),
+            revision=recipe.revision,
+            taken=self._taken(recipe, errand.wanted + update.max_surge),
+            load=errand.load,
+            now=now,
+            scarce=mind.scarce == recipe.revision,
+            may_create=not mind.refused(recipe.revision, now),
+            replace_ended=now >= mind.ended_until,
+        )
+
+    def _taken(self, recipe: Recipe, needed: int) -> frozenset[int]:
+        """Slots whose names are in use, whoever uses them."""
+        m = recipe.deployment.metadata
+        known = len(self._cache.by_index(recipe.deployment.key))
+        names = ((slot, pod_name(m.name, recipe.revision, slot)) for slot in range(needed + known))
+        return frozenset(slot for slot, name in names if self._cache.get(m.namespace, name))
+
+    async def _create(self, errand: Errand, made: Plan) -> Verdict | None:
+        """Create what is planned; returns what kept a replica from having a place."""
+        if not made.create:
+            return None
+        recipe = errand.recipe
+        placements = self._placements(errand, len(made.create))
+        bodies = [
+            replica_pod(dataclasses.replace(recipe, placement=placement), slot)
+            for slot, placement in zip(made.create, placements, strict=False)
+        ]
+        # The launcher beside the Pods, not before: kubelet waits for a ConfigMap, users for Pods.
+        results = await asyncio.gather(
+            *(self._create_one(body) for body in bodies),
+            self._ensure_launcher(errand),
+            return_exceptions=True,
+        )
+        refused = self._judge(errand, [r for r in results if isinstance(r, BaseException)])
+        missing = len(made.create) - len(bodies)
+        if missing and errand.pool is not None:
+            told = f"Every rung of GPUPool {errand.pool.metadata.name} holds its max already; "
+            told += f"{missing} of {errand.wanted} replicas have no place."
+            refused = Verdict("CapacityAvailable", "False", "LadderFull", told)
+        return refused
+
+    async def _create_one(self, body: Json) -> bool:
+        async with self._at_once:
+            return await self._pods.create(body)
+
+    async def _ensure_launcher(self, errand: Errand) -> None:
+        if errand.recipe.engine.launcher:
+            namespace = errand.recipe.deployment.metadata.namespace
+            await self._launchers.ensure(namespace, errand.neighbours)
+
+    def _judge(self, errand: Errand, errors: Iterable[BaseException]) -> Verdict | None:
+        """Sort what creating met: a quota, a refused Pod; all else is raised and tried again."""
+        revision, refused = errand.recipe.revision, None
+        found = list(errors)
+        for error in found:
+            if isinstance(error, Forbidden) and _is_quota(error):
+                refused = Verdict("CapacityAvailable", "False", "QuotaExceeded", error.message)
+            elif isinstance(error, Invalid | Forbidden):
+                errand.mind.refuse(revision, error.message, errand.now)
+            else:
+                raise error
+        if not found:
+            errand.mind.accept(revision)
+        return refused
+
+    def _placements(self, errand: Errand, count: int) -> list[Placement]:
+        """Places for up to `count` replicas; fewer where the ladder is full."""
+        pool, gpus = errand.pool, errand.recipe.deployment.spec.gpu.count
+        if pool is None:
+            return [Placement()] * count
+        used = used_by_rung(pool.metadata.name, self._cache.all())
+        found: list[Placement] = []
+        for _ in range(count):
+            placement = place(pool, gpus, used)
+            if placement is None:
+                break
+            used[placement.rung or ""] += gpus
+            found.append(placement)
+        return found
+
+    def _reread(self, errand: Errand) -> list[PodRecord]:
+        """The Pods after our own writes, ready as they were seen."""
+        deployment = errand.recipe.deployment
+        ready = {pod.uid: pod.ready for pod in errand.owned}
+        return [
+            dataclasses.replace(pod, ready=ready.get(pod.uid, pod.ready))
+            for pod in self._cache.by_index(deployment.key)
+            if deployment.metadata.uid in pod.owner_uids
+        ]
+
+    async def _tell_blocked(self, errand: Errand, pod: PodRecord) -> None:
+        await self._recorder.warning(
+            ref_of(errand.recipe.deployment),
+            "SurgeWithoutNode",
+            f"Pod {pod.name} has had no node for a minute; the rollout goes on by taking one old "
+            "replica away first.",
+            "RollingUpdate",
+        )
+
+
+def _is_quota(error: ApiError) -> bool:
+    return "exceeded quota" in error.message

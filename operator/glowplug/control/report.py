@@ -1,0 +1,240 @@
+"""The status of a ModelDeployment from what was seen, decided and done in one pass; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from glowplug.act import conditions
+from glowplug.act.conditions import Verdict, judged
+from glowplug.act.containers import Recipe
+from glowplug.act.plan import Fleet
+from glowplug.act.service import replica_selector
+from glowplug.act.snapshot import secret_advice
+from glowplug.act.troubles import Trouble, trouble_of
+from glowplug.api import ModelSnapshot, condition, timestamp
+from glowplug.observe import ColdStartHistory
+
+_CALM = frozenset({"Starting", "NoStore", "Disabled", "NotNeeded", "Taking"})
+"""Reasons of a condition that is False for now and nobody's trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What was decided: `wanted` replicas, why, and which bound was in the way."""
+
+    wanted: int
+    asleep: int
+    reason: str
+    limited: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass over one model, done."""
+
+    before: Mapping[str, Any]
+    generation: int
+    recipe: Recipe
+    fleet: Fleet
+    decided: Decided
+    refused: Verdict | None
+    template_error: str | None
+    metrics: Verdict | None
+    snapshot: Verdict
+    dollars_per_hour: float | None
+    history: ColdStartHistory
+    launcher_errors: Mapping[str, str]
+    now: float
+
+
+def status_of(done: Pass) -> dict[str, Any]:
+    """`status` in the form of the CRD; parts that have nothing to say are left out."""
+    fleet, recipe = done.fleet, done.recipe
+    m = recipe.deployment.metadata
+    selector = ",".join(f"{key}={value}" for key, value in replica_selector(m.name).items())
+    status: dict[str, Any] = {
+        "observedGeneration": done.generation,
+        "revision": recipe.revision,
+        "replicas": len(fleet.active),
+        "readyReplicas": len(fleet.ready),
+        "updatedReplicas": len(fleet.current),
+        "selector": selector,
+        "tiers": {
+            "hot": len(fleet.ready),
+            "asleep": 0,
+            "starting": len(fleet.active) - len(fleet.ready),
+            "draining": len(fleet.draining) + len(fleet.deleting),
+        },
+        "decision": _decision(done),
+        "conditions": _conditions(done),
+    }
+    if done.dollars_per_hour is not None:
+        status["cost"] = {"dollarsPerHour": done.dollars_per_hour}
+    if recipe.memory.status is not None:
+        status["memory"] = recipe.memory.status
+    status["snapshot"] = _snapshot(recipe)
+    cold = cold_start_status(done.history) or done.before.get("coldStart")
+    if cold:
+        status["coldStart"] = cold
+    return status
+
+
+def _decision(done: Pass) -> dict[str, Any]:
+    """The last decision that changed the count: its reason and time stay until the next one."""
+    before = done.before.get("decision") or {}
+    if before.get("desired") == done.decided.wanted and before.get("at"):
+        return dict(before)
+    return {
+        "desired": done.decided.wanted,
+        "asleep": done.decided.asleep,
+        "reason": done.decided.reason,
+        "at": timestamp(done.now),
+    }
+
+
+def _conditions(done: Pass) -> list[dict[str, Any]]:
+    before = done.before.get("conditions") or []
+    fleet, wanted = done.fleet, done.decided.wanted
+    troubles = find_troubles(fleet, done.launcher_errors)
+    capacity = conditions.capacity(fleet, wanted, done.refused)
+    template = conditions.template(done.template_error)
+    snapshot = _missing_secret(done, troubles) or done.snapshot
+    verdicts = [
+        conditions.ready(fleet, wanted, troubles, template, capacity),
+        snapshot,
+        done.metrics or _carried(before, "MetricsAvailable"),
+        capacity,
+        conditions.limited(done.decided.limited),
+        template,
+    ]
+    present = [verdict for verdict in verdicts if verdict is not None]
+    return judged(before, present, done.now, done.generation)
+
+
+def find_troubles(fleet: Fleet, launcher_errors: Mapping[str, str]) -> list[Trouble]:
+    """What the replicas suffer from; the launcher's own words win over kubelet's."""
+    found = []
+    for pod in (*fleet.active, *fleet.ended):
+        told = launcher_errors.get(pod.uid)
+        trouble = trouble_of(pod)
+        if told is not None and not pod.ready:
+            trouble = Trouble("EngineFailed", f"Pod {pod.name}: {told.rstrip('.')}.", pod.name)
+        if trouble is not None:
+            found.append(trouble)
+    return found
+
+
+def _missing_secret(done: Pass, troubles: Sequence[Trouble]) -> Verdict | None:
+    """A Secret of the store that no Pod can start without."""
+    weights = done.recipe.weights
+    for trouble in troubles:
+        if trouble.missing_secret is not None and trouble.missing_secret == weights.secret:
+            namespace = done.recipe.deployment.metadata.namespace
+            advice = secret_advice(trouble.missing_secret, namespace)
+            told = f"{trouble.sentence} {advice}"
+            return Verdict("SnapshotReady", "False", "SecretMissing", told)
+    return None
+
+
+def _carried(before: Sequence[dict[str, Any]], kind: str) -> Verdict | None:
+    known = condition(before, kind)
+    if known is None:
+        return None
+    return Verdict(kind, known["status"], known["reason"], known["message"])
+
+
+def _snapshot(recipe: Recipe) -> dict[str, Any]:
+    weights = recipe.weights
+    told: dict[str, Any] = {"verified": weights.kind}
+    for key, value in (
+        ("name", weights.snapshot),
+        ("digest", weights.digest),
+        ("bytes", weights.size),
+    ):
+        if value is not None:
+            told[key] = value
+    return told
+
+
+def snapshot_verdict(recipe: Recipe, snapshot: ModelSnapshot | None, *, store: bool) -> Verdict:
+    """SnapshotReady: whether replicas load from a snapshot, and if not, why not."""
+    use = recipe.deployment.spec.model.snapshot
+
+    def verdict(status: conditions.Truth, reason: str, sentence: str) -> Verdict:
+        return Verdict("SnapshotReady", status, reason, sentence)
+
+    if recipe.weights.claim is not None:
+        return verdict("False", "NotNeeded", "The weights are read from their volume.")
+    if use.policy == "Never":
+        return verdict("False", "Disabled", "model.snapshot.policy is Never; the source is loaded.")
+    if snapshot is None and use.name is not None:
+        told = f"There is no ModelSnapshot {use.name} in this namespace; the source is loaded."
+        return verdict("False", "SnapshotNotFound", told)
+    if snapshot is None and not store:
+        told = "No store is configured (chart value store.url); the source is loaded."
+        return verdict("False", "NoStore", told)
+    if snapshot is None:
+        told = "A snapshot is taken once the first replica serves; until then the source is loaded."
+        return verdict("Unknown", "NotTaken", told)
+    ready = condition(snapshot.status.get("conditions") or [], "Ready")
+    if recipe.weights.kind == "snapshot":
+        told = f"New replicas load from ModelSnapshot {snapshot.metadata.name}."
+        return verdict("True", "Taken", told)
+    if ready is None:
+        return verdict("False", "Taking", "The snapshot is about to be taken.")
+    return verdict("False", ready["reason"], ready["message"])
+
+
+def cold_start_status(history: ColdStartHistory) -> dict[str, Any] | None:
+    """`status.coldStart`, None before the first one of this operator's life."""
+    last = history.last
+    if last is None:
+        return None
+    told: dict[str, Any] = {
+        "last": {
+            "total": last.total,
+            "stages": dict(last.stages),
+            "hidden": dict(last.hidden),
+            "path": last.path,
+            "at": timestamp(last.at - last.total),
+        },
+        "paths": {
+            path: {"samples": stats.samples, "p50": dict(stats.p50), "p90": dict(stats.p90)}
+            for path, stats in history.all_stats().items()
+        },
+    }
+    stats = history.stats(last.path)
+    if stats is not None:
+        told |= {
+            "p50": stats.p50["total"],
+            "p90": stats.p90["total"],
+            "samples": stats.samples,
+        }
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A condition that changed, as an event."""
+
+    warning: bool
+    reason: str
+    sentence: str
+
+
+def news(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
+) -> tuple[News, ...]:
+    """What is worth an event: troubles as they begin, and every turn of Ready."""
+    known = {c.get("type"): (c.get("status"), c.get("reason")) for c in before}
+    found = []
+    for c in after:
+        turned = known.get(c["type"]) != (c["status"], c["reason"])
+        bad_when = "True" if c["type"] == "ScalingLimited" else "False"
+        bad = c["status"] == bad_when and c["reason"] not in _CALM
+        if turned and (bad or (c["type"] == "Ready" and known)):
+            found.append(News(bad, c["reason"], c["message"]))
+    unique = {(one.reason, one.sentence): one for one in found}
+    return tuple(unique.values())
