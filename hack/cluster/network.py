@@ -1,6 +1,7 @@
 """The bridge, routes and iptables rules of the cluster, and their removal."""
 
 import json
+import shutil
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -97,6 +98,8 @@ def _ensure_chain(table: str, parent: str, chain: str, rules: tuple[str, ...]) -
 
 
 def _chains(family: str, table: str) -> list[str]:
+    if not shutil.which(f"{family}-save"):  # never installed: no chain of ours either
+        return []
     saved = run([f"{family}-save", "-t", table]).splitlines()
     return [line[1:].split()[0] for line in saved if line.startswith(tuple(f":{p}" for p in OURS))]
 

@@ -14,7 +14,7 @@ from cluster import network, node
 from cluster.client import Cluster
 from cluster.config import BRIDGE, GPU_RESOURCE, GPUS, paths
 from cluster.lifecycle import down, up
-from cluster.processes import pid_of, strays
+from cluster.processes import pid_of, start_time, strays
 
 
 @pytest.fixture
@@ -60,21 +60,26 @@ def eventually(probe: Callable[[], bool], seconds: float = 30) -> None:
 
 def kill_everything() -> None:
     """What a machine does to a session's processes when the session ends."""
-    for pid in [*strays(paths().root), *node.pod_processes()]:
+    killed = [*strays(paths().root), *node.pod_processes()]
+    for pid in killed:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    eventually(lambda: all(start_time(pid) is None for pid in killed))
 
 
 @pytest.mark.rebuilds_cluster
 @pytest.mark.timeout(600)
 def test_a_killed_cluster_comes_up_anew_and_down_leaves_nothing() -> None:
     where = paths()
-    up(where, GPUS)
-    assert BRIDGE in "".join(network.leftovers())
+    cluster = Cluster.up()
+    run_pod(cluster, "default", pod(cluster, "orphan", "import time; time.sleep(600)"))
+    wait_ready(cluster, "default", "orphan")
+    assert f"bridge {BRIDGE}" in network.leftovers()
 
     kill_everything()
     assert node.mounts(where), "the kubelet's mount outlives it: that is what up has to cope with"
     up(where, GPUS)
+    assert cluster.get("pods", "-A")["items"] == [], "the new cluster is an empty one"
 
     down(where)
     assert network.leftovers() == []
