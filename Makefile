@@ -22,8 +22,8 @@ demo: venv ## A real cluster, a real model at zero, its first answer, its queue,
 
 .PHONY: test
 test: venv ## All tests: unit, real API server, real node (root, Debian 12, Go >= 1.26)
-	$(CLUSTER) preflight
-	$(CLUSTER) build
+	@$(CLUSTER) preflight
+	@$(CLUSTER) build
 	$(PYTEST) tests/unit tests/api tests/e2e
 
 .PHONY: test-fast
@@ -35,6 +35,7 @@ lint: venv ## ruff, mypy --strict, import contracts, generated files up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd examples/smollm2 && ../../$(BIN)/mypy --strict *.py
 	$(BIN)/lint-imports
 
 .PHONY: format

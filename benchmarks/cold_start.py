@@ -109,7 +109,7 @@ async def measure_peer(stack: Stack, report: Report) -> None:
     answer = await _ask_until_answered(f"http://{ip}", started)
     _record(report, "deployment-boto3", answer)
     stack.kubectl("scale", "deployment", PEER, "--replicas=0")
-    await stack.until(lambda: stack.list("pods", f"app={PEER}") == [], 60)
+    await stack.until(lambda: stack.find("pods", f"app={PEER}") == [], 60)
 
 
 async def _ask_until_answered(url: str, started: float) -> Answer:

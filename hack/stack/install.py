@@ -8,6 +8,7 @@ from types import ModuleType
 
 from cluster import images as image_builder
 from cluster import lifecycle, services
+from cluster.client import Cluster
 from cluster.commands import console, run
 from cluster.config import NODE_IP, PROMETHEUS_PORT, S3_PORT, Paths, paths
 from stack import storage
@@ -20,10 +21,10 @@ PROMETHEUS_URL = f"http://{NODE_IP}:{PROMETHEUS_PORT}"
 SECRET = "glowplug-store"
 
 
-def install(gpus: int = 4) -> Stack:
+def install() -> Stack:
     """Bring up cluster, store, Prometheus, images, model and release, and return the stack."""
     where = paths()
-    lifecycle.up(where, gpus)
+    cluster = Cluster.up()
     lifecycle.images(where, list(image_builder.IMAGES))
     services.up(where)
     _upload_model()
@@ -31,8 +32,7 @@ def install(gpus: int = 4) -> Stack:
     services.scrape(where, f"http://{_service_ip(where, 'glowplug-operator')}:8080/sd/engines")
     _namespace(where)
     return Stack(
-        kubectl_program=where.bin / "kubectl",
-        kubeconfig=where.kubeconfig,
+        cluster=cluster,
         gateway_url=f"http://{_service_ip(where, 'glowplug-gateway')}",
         prometheus_url=PROMETHEUS_URL,
         s3_endpoint=S3_ENDPOINT,

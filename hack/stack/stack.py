@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any, TypeVar
 import requests
 import yaml
 
+from cluster.client import Cluster
+from cluster.config import ClusterError
 from stack import processes
 
 T = TypeVar("T")
@@ -23,16 +24,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 EXAMPLE = REPOSITORY / "examples" / "smollm2"
 
 
-class KubectlError(Exception):
-    """kubectl ended with an error; the text is what it said."""
-
-
 @dataclass(frozen=True, slots=True)
 class Stack:
     """Where an installed Glowplug is. `namespace` holds the models, `system` the release."""
 
-    kubectl_program: Path
-    kubeconfig: Path
+    cluster: Cluster
     gateway_url: str
     prometheus_url: str
     s3_endpoint: str
@@ -41,24 +37,14 @@ class Stack:
 
     def kubectl(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl in the models' namespace and return what it printed."""
-        done = subprocess.run(
-            [self.kubectl_program, "--kubeconfig", self.kubeconfig, "-n", self.namespace, *words],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        if done.returncode:
-            raise KubectlError(done.stderr.strip())
-        return done.stdout
+        return self.cluster.kubectl("-n", self.namespace, *words, stdin=stdin)
 
     def get(self, kind: str, name: str) -> Json | None:
         """One object, or None."""
         text = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
         return json.loads(text) if text.strip() else None
 
-    def list(self, kind: str, selector: str = "", namespace: str | None = None) -> list[Json]:
+    def find(self, kind: str, selector: str = "", namespace: str | None = None) -> list[Json]:
         """Objects of a kind, those with the selector's labels."""
         words = ["get", kind, "-o", "json", "-l", selector]
         if namespace:
@@ -92,7 +78,7 @@ class Stack:
         """What `kubectl apply` says when it refuses the object; an accepted one is an error."""
         try:
             self.apply(body)
-        except KubectlError as error:
+        except ClusterError as error:
             return str(error)
         self.delete(body["metadata"]["name"])
         raise AssertionError(f"{body['metadata']['name']} was accepted")
@@ -120,7 +106,7 @@ class Stack:
 
     def pods(self, name: str) -> list[Json]:
         """The model's Pods, terminating ones included."""
-        return self.list("pods", f"glowplug.dev/model={name}")
+        return self.find("pods", f"glowplug.dev/model={name}")
 
     def ready_replicas(self, name: str) -> int:
         """Ready replicas by the model's status."""
@@ -164,7 +150,7 @@ class Stack:
     def kill_operator(self) -> None:
         """SIGKILL the operator's processes on this node."""
         selector = "app.kubernetes.io/component=operator"
-        for pod in self.list("pods", selector, self.system):
+        for pod in self.find("pods", selector, self.system):
             processes.kill(processes.of_pod(pod["metadata"]["uid"], "glowplug-operator"))
 
     def prometheus(self, query: str) -> float:

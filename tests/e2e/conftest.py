@@ -3,12 +3,20 @@
 import pytest
 
 from cluster.client import Cluster
+from stack.install import install
+from stack.stack import Stack
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
     """The cluster, up, with the Python base image on its node."""
     return Cluster.up()
+
+
+@pytest.fixture(scope="session")
+def stack(cluster: Cluster) -> Stack:
+    """Glowplug installed on it, with S3 store, Prometheus and the example's model."""
+    return install()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,61 @@
+"""The queue, read from the real Prometheus, sizes the model; idleness returns it to zero."""
+
+from __future__ import annotations
+
+import asyncio
+
+from stack.ask import load
+from stack.stack import Stack
+
+NODE_GPUS = 4
+
+
+def _peak(name: str) -> str:
+    series = f'vllm:num_requests_waiting{{glowplug_model="{name}"}}'
+    return f"max(max_over_time({series}[5m]))"
+
+
+async def test_the_queue_scales_to_the_nodes_gpus_names_the_shortage_and_idles_to_zero(
+    stack: Stack,
+) -> None:
+    body = stack.smollm2("queue")
+    body["spec"]["scaling"] |= {"maxReplicas": NODE_GPUS + 1, "targetConcurrency": 2}
+    name = stack.deploy(body)
+
+    stop = asyncio.Event()
+    loading = asyncio.create_task(
+        load(stack.gateway_url, name, clients=16, seconds=240, stop=stop, max_tokens=64)
+    )
+    try:
+        await stack.until(lambda: stack.ready_replicas(name) >= NODE_GPUS, 180)
+        capacity = await stack.until(
+            lambda: stack.condition(name, "CapacityAvailable", status="False"), 60
+        )
+        assert "nvidia.com/gpu" in capacity["message"]
+        assert stack.prometheus(_peak(name)) > 0
+    finally:
+        stop.set()
+        answers = await loading
+
+    assert [answer for answer in answers if not answer.finished] == []
+    await stack.until(lambda: stack.pods(name) == [], 90)
+    ready = await stack.until(lambda: stack.condition(name, "Ready", reason="ScaledToZero"), 10)
+    assert ready["status"] == "True"
+    assert stack.condition(name, "CapacityAvailable", status="False") is None
+
+
+async def test_an_operator_killed_in_the_middle_of_a_scale_up_ends_in_the_same_state(
+    stack: Stack,
+) -> None:
+    body = stack.smollm2("killed")
+    body["spec"]["scaling"] |= {"minReplicas": 3}
+    name = stack.deploy(body)
+
+    await stack.until(lambda: len(stack.pods(name)) >= 1, 60)
+    stack.kill_operator()
+
+    await stack.until(lambda: stack.ready_replicas(name) == 3, 120)
+    pods = stack.pods(name)
+    assert len(pods) == 3, [pod["metadata"]["name"] for pod in pods]
+    slots = sorted(pod["metadata"]["labels"]["glowplug.dev/slot"] for pod in pods)
+    assert slots == ["0", "1", "2"]

@@ -1,0 +1,67 @@
+"""From zero to an answer on the real node: the promise the product is named for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from stack.ask import ask
+from stack.stack import Stack
+
+FRANCE = "What is the capital of France?"
+
+
+async def snapshot_taken(stack: Stack, name: str) -> None:
+    """Wait for the snapshot, so that every start is measured from the same place."""
+    await stack.until(lambda: stack.condition(name, "SnapshotReady", status="True"), 120)
+
+
+async def test_first_request_at_zero_is_answered_and_its_stages_add_up(stack: Stack) -> None:
+    name = stack.deploy(stack.smollm2("wake"))
+    await snapshot_taken(stack, name)
+    assert stack.pods(name) == []
+
+    answer = await ask(stack.gateway_url, name, FRANCE)
+
+    assert answer.finished, answer
+    assert "Paris" in answer.text
+    assert answer.first_token is not None
+    last = await stack.until(lambda: stack.status(name).get("coldStart", {}).get("last"), 30)
+    stages = last["stages"]
+    assert sum(stages.values()) == pytest.approx(answer.first_token, rel=0.05)
+    assert stages["unattributed"] <= 0.05 * last["total"]
+    assert stages["restore"] > 0
+    assert stages["load"] > 0
+
+
+async def test_a_slow_start_speaks_from_the_fifth_second_and_survives_the_engines_death(
+    stack: Stack,
+) -> None:
+    name = stack.deploy(stack.smollm2("slow", start_delay=8))
+    await snapshot_taken(stack, name)
+
+    asking = asyncio.create_task(ask(stack.gateway_url, name, FRANCE))
+    killed = await stack.kill_first_engine(name)
+    answer = await asking
+
+    assert killed, "no engine process was seen before the first token"
+    assert answer.finished, answer
+    assert "Paris" in answer.text
+    assert answer.error is None
+    assert answer.comments, "a client that waits past five seconds hears why"
+    assert 4.5 <= answer.comments[0].at <= 6.5
+    gaps = [b.at - a.at for a, b in zip(answer.comments, answer.comments[1:], strict=False)]
+    assert max(gaps, default=0.0) < 3.0
+
+
+async def test_the_init_container_form_serves_an_image_that_runs_no_launcher(stack: Stack) -> None:
+    body = stack.smollm2("init")
+    body["spec"]["engine"]["restore"] = "Init"
+    name = stack.deploy(body)
+    await snapshot_taken(stack, name)
+
+    answer = await ask(stack.gateway_url, name, FRANCE)
+
+    assert answer.finished, answer
+    assert "Paris" in answer.text
