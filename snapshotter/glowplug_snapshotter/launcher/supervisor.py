@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from . import inflight, processes, server, weights
+from . import processes
 from .config import Config, engine_environment
 from .drain import Answer, Drain, listen
 from .log import say, write_termination_message
@@ -54,6 +54,8 @@ class Supervisor:
         for number in (*FORWARDED, *STOPPING, signal.SIGCHLD):
             signal.signal(number, lambda n, _: self._events.put(("signal", n)))
         self._begin()
+        from . import server  # slow to import: the restore is on its way meanwhile
+
         try:
             server.serve(self._state, self._config.launcher_port)
             listen(self._config.launcher_port, self._report("drain"))
@@ -154,6 +156,8 @@ class Supervisor:
             threading.Thread(target=self._unlink, name="unlink", daemon=True).start()
 
     def _unlink(self) -> None:
+        from . import weights
+
         say("weights unlinked", bytes=weights.unlink_weights(self._config.model_dir))
 
     def _on_deadline(self, _: None) -> None:
@@ -188,6 +192,8 @@ class Supervisor:
         threading.Thread(target=self._wait_until_idle, name="idle", daemon=True).start()
 
     def _wait_until_idle(self) -> None:
+        from . import inflight
+
         config = self._config
         idle = inflight.wait_until_idle(
             lambda: inflight.in_flight(config.port, config.metrics_path, config.inflight_metrics),
