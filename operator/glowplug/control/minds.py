@@ -62,6 +62,11 @@ class Mind:
         refusal = self.refusal
         return refusal is not None and refusal.revision == revision and now < refusal.until
 
+    def refusal_of(self, revision: str) -> str | None:
+        """The API server's sentence about this revision, None when it took it or was not asked."""
+        refusal = self.refusal
+        return refusal.sentence if refusal is not None and refusal.revision == revision else None
+
     def lost(self, count: int, now: float) -> None:
         """Pods that had ended were deleted: the next ones that end wait longer."""
         if count:

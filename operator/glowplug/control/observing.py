@@ -43,7 +43,8 @@ class View:
             completions=seen.completions,
             busy_seconds=seen.busy_seconds,
             running=seen.running,
-            waiting=seen.waiting,
+            # What no engine here can say is 0; what one should say and does not makes it stale.
+            waiting=0.0 if seen.waiting is None and not seen.stale else seen.waiting,
             held=seen.held,
             ready=seen.ready,
             starting=seen.starting,
@@ -54,6 +55,14 @@ class View:
             lead_times=LeadTimes(**dataclasses.asdict(seen.lead_times)),
             stale=seen.stale,
         )
+
+    def launcher_errors(self) -> dict[str, str]:
+        """What launchers say went wrong, by Pod uid."""
+        return {
+            one.pod.uid: one.state.error
+            for one in self.census.seen
+            if one.state is not None and one.state.error
+        }
 
 
 class Observer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from glowplug.act.conditions import Verdict
@@ -25,7 +25,7 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What is to be done for one model in one pass; `neighbours` are all models of its namespace.
+    """What is to be done for one model in one pass; `neighbours` gives all models of its namespace.
 
     `pool` is None where replicas may run anywhere; `now` in seconds since the epoch.
     """
@@ -36,7 +36,7 @@ class Errand:
     wanted: int
     load: Load
     mind: Mind
-    neighbours: tuple[Ref, ...]
+    neighbours: Callable[[], Sequence[Ref]]
     now: float
 
 
@@ -149,7 +149,7 @@ class Replicas:
     async def _ensure_launcher(self, errand: Errand) -> None:
         if errand.recipe.engine.launcher:
             namespace = errand.recipe.deployment.metadata.namespace
-            await self._launchers.ensure(namespace, errand.neighbours)
+            await self._launchers.ensure(namespace, errand.neighbours())
 
     def _judge(self, errand: Errand, errors: Iterable[BaseException]) -> Verdict | None:
         """Sort what creating met: a quota, a refused Pod; all else is raised and tried again."""
