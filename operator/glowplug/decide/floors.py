@@ -37,7 +37,8 @@ class CronFloor:
 
 def _before(cron: str, local: datetime) -> float | None:
     """The last time of a cron at or before a moment, in seconds since the epoch."""
-    last = next(CronSim(cron, local + timedelta(seconds=1), reverse=True), None)
+    next_minute = local.replace(second=0) + timedelta(minutes=1)
+    last = next(CronSim(cron, next_minute, reverse=True), None)
     return last.timestamp() if last is not None else None
 
 
