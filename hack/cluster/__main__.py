@@ -4,6 +4,7 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from cluster import images as image_builder
 from cluster import lifecycle
@@ -94,5 +95,5 @@ if __name__ == "__main__":
     try:
         app()
     except ClusterError as error:
-        console.print(f"[red]error:[/] {error}", soft_wrap=True)
+        console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

@@ -63,11 +63,11 @@ def _build(paths: Paths, name: str, image: Image) -> None:
     dockerfile = REPOSITORY / image.dockerfile
     if not dockerfile.exists():
         raise ClusterError(f"image {name}: {image.dockerfile} does not exist.")
-    recipe = _recipe(dockerfile, image_id(paths, PYTHON_IMAGE))
-    if label(paths, image.tag) == recipe:
+    wanted = recipe(dockerfile, image_id(paths, PYTHON_IMAGE))
+    if label(paths, image.tag) == wanted:
         return
     words = ["build", "--isolation", "chroot", "--layers", "--pull=false", "--format", "oci"]
-    words += ["--label", f"{LABEL}={recipe}", "--tag", image.tag, "--file", str(dockerfile)]
+    words += ["--label", f"{LABEL}={wanted}", "--tag", image.tag, "--file", str(dockerfile)]
     follow(
         buildah(paths, *words, *_mounts(paths), REPOSITORY),
         f"image {name}: steps",
@@ -75,6 +75,7 @@ def _build(paths: Paths, name: str, image: Image) -> None:
         counts=lambda line: line.startswith("STEP "),
         log=paths.cache / f"image-{name}.log",
     )
+    run(buildah(paths, "rmi", "--prune"))  # what this build replaced; cached layers stay
 
 
 def _mounts(paths: Paths) -> list[str]:
@@ -98,7 +99,7 @@ def _mounts(paths: Paths) -> list[str]:
     return [*mounts, "--volume", f"{config}:/etc/pip.conf:ro"]
 
 
-def _recipe(dockerfile: Path, base: str) -> str:
+def recipe(dockerfile: Path, base: str) -> str:
     """A digest of the Dockerfile, the base image and every file that it copies."""
     digest = hashlib.sha256(base.encode() + dockerfile.read_bytes())
     for path in sorted(_copied(dockerfile)):

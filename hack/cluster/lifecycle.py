@@ -110,7 +110,7 @@ def _start_or_repair(paths: Paths, gpus: int) -> None:
     except ClusterError as error:
         if not repair:
             raise
-        console.print(f"The cluster could not be repaired, making it new: {error}")
+        console.print(f"The cluster could not be repaired, making it new: {error}", markup=False)
         _wipe(paths)
         _start(paths, gpus)
 

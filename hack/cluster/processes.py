@@ -187,7 +187,7 @@ def _is_daemon(argv: list[str]) -> bool:
     return Path(argv[0]).name in DAEMONS or "cluster.device_plugin" in argv
 
 
-def _record(pidfile: Path) -> dict[str, str | int] | None:
+def _record(pidfile: Path) -> dict[str, str | int | None] | None:
     try:
         record: dict[str, str | int] = json.loads(pidfile.read_text())
     except (FileNotFoundError, ValueError):
@@ -196,7 +196,8 @@ def _record(pidfile: Path) -> dict[str, str | int] | None:
 
 
 def _is(record: dict[str, str | int]) -> bool:
-    return record["boot"] == _boot() and start_time(int(record["pid"])) == record["start"]
+    started = start_time(int(record["pid"]))
+    return started is not None and record["boot"] == _boot() and started == record["start"]
 
 
 def _boot() -> str:
