@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass
 
 from glowplug_snapshotter import manifest as manifests
 from glowplug_snapshotter.backends import Entry, Reader
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.manifest import CHUNK_SIZE, MANIFEST_LIMIT, Manifest
+from glowplug_snapshotter.retry import with_retries
 from glowplug_snapshotter.sources import open_source
 
 MANIFEST_URL = re.compile(r"(?P<store>.+)/manifests/(?P<hex>[0-9a-f]{64})/manifest\.json")
@@ -67,7 +69,7 @@ def open_manifest(
         raise SnapshotError("InvalidURL", f"{wanted!r} is not a digest: blake3:<64 hex digits>.")
     reader = open_source(store, endpoint)
     key = manifest_key(wanted)
-    data = reader.fetch(key, MANIFEST_LIMIT)
+    data = with_retries(lambda: reader.fetch(key, MANIFEST_LIMIT), threading.Event())
     actual = manifests.digest_of(data)
     if actual != wanted:
         raise SnapshotError(
@@ -81,7 +83,7 @@ def open_manifest(
 def plan_source(url: str, endpoint: str | None) -> Plan:
     """List a source and pin every file of it."""
     reader = open_source(url, endpoint)
-    entries = reader.entries()
+    entries = with_retries(reader.entries, threading.Event())
     if not entries:
         raise SnapshotError("NotFound", f"{url} holds no files: check the bucket and the prefix.")
     try:

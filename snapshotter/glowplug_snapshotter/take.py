@@ -45,13 +45,13 @@ class Take:
     def run(self, clock: Callable[[], float] = time.time) -> Event:
         """Store every file, then the manifest; return the result event."""
         started = clock()
-        entries = self._reader.entries()
+        entries = with_retries(self._reader.entries, self._stop)
         if not entries:
             raise SnapshotError("NotFound", f"{self._source} holds no files: check the prefix.")
         self._total = sum(entry.size for entry in entries)
         self._progress(0)
         files = tuple(self._file(entry) for entry in entries)
-        if self._reader.entries() != entries:
+        if with_retries(self._reader.entries, self._stop) != entries:
             raise SnapshotError(
                 "SourceChanged",
                 f"{self._source} was changed while it was read: nothing was committed; "

@@ -106,7 +106,7 @@ class Supervisor:
             self._fail(f"The restore cannot be started: {error}.")
 
     def _on_restore(self, event: dict[str, Any]) -> None:
-        if self._failing is not None or self._engine is not None:
+        if self._failing is not None or self._terminating or self._engine is not None:
             return
         if event["event"] == "progress":
             if event["done"] > self._bytes:

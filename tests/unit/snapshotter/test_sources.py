@@ -171,9 +171,7 @@ def test_weights_that_are_not_safetensors_are_refused_at_take(
     s3: S3, prefix: str, tmp_path: Path
 ) -> None:
     (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "model.safetensors").write_bytes(
-        b"version git-lfs: a pointer, not weights\n"
-    )
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"version git-lfs: a pointer, not weights\n")
     to = f"s3://store/{prefix}"
     run = snapshotter(
         "take", "--source", f"file://{tmp_path}/m", "--to", to, "--endpoint", s3.endpoint
