@@ -22,5 +22,7 @@ def configure(level: str) -> None:
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # It says that it cannot take over signals; that is meant.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)

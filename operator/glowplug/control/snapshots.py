@@ -1,4 +1,4 @@
-"""One pass over one ModelSnapshot: a Job takes it, its Pod tells the result, the status keeps it."""
+"""One pass over one ModelSnapshot: a Job takes it, its Pod tells the result, status keeps it."""
 
 from __future__ import annotations
 
