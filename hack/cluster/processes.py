@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cluster.config import ClusterError
@@ -46,8 +46,8 @@ class Daemon:
 
     def current(self) -> bool:
         """Whether it lives and was started from what is asked for now."""
-        record = _record(self.pidfile)
-        return record is not None and _is(record) and record["from"] == self.fingerprint()
+        record = _read(self.pidfile)
+        return record is not None and record.lives() and record.made_from == self.fingerprint()
 
     def start(self) -> None:
         """Start it unless it runs; a changed command line or input restarts it."""
@@ -67,8 +67,8 @@ class Daemon:
                 start_new_session=True,
             )
         child.returncode = 0  # it outlives us: no warning when this handle is collected
-        record = {"pid": child.pid, "start": start_time(child.pid), "boot": _boot()}
-        self.pidfile.write_text(json.dumps(record | {"from": self.fingerprint()}))
+        record = _Record(child.pid, start_time(child.pid), _boot(), self.fingerprint())
+        self.pidfile.write_text(json.dumps(asdict(record)))
 
     def tail(self, lines: int = 8) -> str:
         """The end of its log."""
@@ -90,14 +90,14 @@ class Daemon:
 
 def is_running(pidfile: Path) -> bool:
     """Whether the process of a pidfile lives: the same process, not one that got its pid."""
-    record = _record(pidfile)
-    return record is not None and _is(record)
+    record = _read(pidfile)
+    return record is not None and record.lives()
 
 
 def pid_of(pidfile: Path) -> int | None:
     """The pid that a pidfile records, whether it lives or not."""
-    record = _record(pidfile)
-    return None if record is None else int(record["pid"])
+    record = _read(pidfile)
+    return None if record is None else record.pid
 
 
 def write_config(path: Path, text: str) -> None:
@@ -108,9 +108,9 @@ def write_config(path: Path, text: str) -> None:
 
 def stop(pidfile: Path, seconds: float = 20) -> None:
     """End the process of a pidfile, wait until it is gone, and remove the file."""
-    record = _record(pidfile)
-    if record is not None and _is(record):
-        end(int(record["pid"]), seconds)
+    record = _read(pidfile)
+    if record is not None and record.lives():
+        end(record.pid, seconds)
     pidfile.unlink(missing_ok=True)
 
 
@@ -187,17 +187,25 @@ def _is_daemon(argv: list[str]) -> bool:
     return Path(argv[0]).name in DAEMONS or "cluster.device_plugin" in argv
 
 
-def _record(pidfile: Path) -> dict[str, str | int | None] | None:
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A pidfile: a pid alone would be anybody's after a while."""
+
+    pid: int
+    start: int | None  # None: it was gone before its start time could be read
+    boot: str
+    made_from: str
+
+    def lives(self) -> bool:
+        started = start_time(self.pid)
+        return started is not None and started == self.start and self.boot == _boot()
+
+
+def _read(pidfile: Path) -> _Record | None:
     try:
-        record: dict[str, str | int] = json.loads(pidfile.read_text())
-    except (FileNotFoundError, ValueError):
+        return _Record(**json.loads(pidfile.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    return record
-
-
-def _is(record: dict[str, str | int]) -> bool:
-    started = start_time(int(record["pid"]))
-    return started is not None and record["boot"] == _boot() and started == record["start"]
 
 
 def _boot() -> str:

@@ -58,13 +58,16 @@ def eventually(probe: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.2)
 
 
-def kill_everything() -> None:
-    """What a machine does to a session's processes when the session ends."""
-    killed = [*strays(paths().root), *node.pod_processes()]
-    for pid in killed:
+def kill(pids: list[int]) -> None:
+    for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    eventually(lambda: all(start_time(pid) is None for pid in killed))
+    eventually(lambda: all(start_time(pid) is None for pid in pids))
+
+
+def kill_daemons(*names: str) -> None:
+    pids = [pid_of(paths().root / "pids" / f"{name}.json") for name in names]
+    kill([pid for pid in pids if pid is not None])
 
 
 @pytest.mark.rebuilds_cluster
@@ -76,7 +79,8 @@ def test_a_killed_cluster_comes_up_anew_and_down_leaves_nothing() -> None:
     wait_ready(cluster, "default", "orphan")
     assert f"bridge {BRIDGE}" in network.leftovers()
 
-    kill_everything()
+    # What a machine does to a session's processes when the session ends.
+    kill([*strays(where.root), *node.pod_processes()])
     assert node.mounts(where), "the kubelet's mount outlives it: that is what up has to cope with"
     up(where, GPUS)
     assert cluster.get("pods", "-A")["items"] == [], "the new cluster is an empty one"
@@ -109,13 +113,6 @@ def test_a_killed_kubelet_and_container_runtime_are_repaired_under_a_running_pod
     assert after["metadata"]["uid"] == uid
     assert after["status"]["containerStatuses"][0]["restartCount"] == 0
     assert cluster.kubectl("-n", namespace, "exec", "stays", "--", "echo", "here") == "here\n"
-
-
-def kill_daemons(*names: str) -> None:
-    for name in names:
-        pid = pid_of(paths().root / "pids" / f"{name}.json")
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
 
 
 def test_the_node_is_ready_and_advertises_gpus(cluster: Cluster) -> None:

@@ -65,7 +65,8 @@ def test_a_process_that_got_a_dead_daemons_pid_is_never_ended(tmp_path: Path) ->
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as stranger:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         pidfile = tmp_path / "etcd.json"
-        pidfile.write_text(json.dumps({"pid": stranger.pid, "start": 1, "boot": boot, "from": ""}))
+        record = {"pid": stranger.pid, "start": 1, "boot": boot, "made_from": ""}
+        pidfile.write_text(json.dumps(record))
 
         assert not is_running(pidfile)
         stop(pidfile)
