@@ -1,5 +1,7 @@
 """`python -m cluster`: a real local Kubernetes, from the command line."""
 
+import contextlib
+import signal
 import sys
 from typing import Annotated
 
@@ -9,6 +11,7 @@ from rich.markup import escape
 from cluster import images as image_builder
 from cluster import lifecycle
 from cluster import services as service_processes
+from cluster.apiserver import running
 from cluster.build import ensure_binaries
 from cluster.commands import console
 from cluster.config import GPUS, ClusterError, paths
@@ -81,6 +84,14 @@ def services_down() -> None:
 def check() -> None:
     """Check the machine, and install the Debian packages it lacks."""
     lifecycle.prepare(paths())
+
+
+@app.command()
+def apiserver() -> None:
+    """Run etcd and the API server alone on loopback until Ctrl-C, as tests/api do."""
+    with running() as kubeconfig, contextlib.suppress(KeyboardInterrupt):
+        print(f'export KUBECONFIG="{kubeconfig}"', flush=True)
+        signal.pause()
 
 
 @app.command()
