@@ -39,28 +39,29 @@ def restore(request: Request, emit: Emit, clock: Callable[[], float] = time.time
     destination = Destination(request.to)
     earlier = destination.complete(request.identity())
     if earlier is not None:
-        return {**earlier, "seconds": 0.0, "start": started, "end": clock(), "reused": True}
+        return {**earlier, "reused": True, **_timing(started, clock(), 0)}
     plan = _plan(request)
-    planned = clock()
     emit({"event": "progress", "done": 0, "total": plan.size})
     destination.prepare(plan.size)
     _copy(plan, destination, emit)
-    ended = clock()
     result: Event = {
         "event": "result",
         "bytes": plan.size,
         "files": len(plan.items),
-        "seconds": round(ended - started, 4),
         "verified": plan.verified,
         "digest": plan.digest,
         "reused": False,
-        "start": started,
-        "planned": planned,
-        "end": ended,
+        **_timing(started, clock(), plan.size),
     }
     files = [{"path": item.path, "size": item.entry.size} for item in plan.items]
     destination.finish({"identity": request.identity(), "files": files, "result": result})
     return result
+
+
+def _timing(started: float, ended: float, moved: int) -> Event:
+    """Say when it was done, and as a stage of a cold start (times since the epoch)."""
+    stage = {"name": "restore", "start": started, "end": ended, "hidden": False, "bytes": moved}
+    return {"seconds": round(ended - started, 4), "stages": [stage]}
 
 
 def _plan(request: Request) -> Plan:

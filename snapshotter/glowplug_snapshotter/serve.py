@@ -35,17 +35,32 @@ class Sidecar:
         self._listeners: list[queue.SimpleQueue[Event]] = []
 
     def ensure(self) -> queue.SimpleQueue[Event]:
-        """Join the restore under way, or start one; return the queue of its events."""
+        """Join the restore under way, or start one; return the queue of its events.
+
+        The first to come after a restore that nobody heard gets that one's story.
+        """
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         with self._lock:
-            if not self._running:
-                self._running = True
-                self._told.clear()
-                threading.Thread(target=self._restore, daemon=True).start()
+            finished = bool(self._told) and self._told[-1]["event"] == "result"
+            if not self._running and not finished:
+                self._start()
             for event in self._told:
                 events.put(event)
-            self._listeners.append(events)
+            if self._running:
+                self._listeners.append(events)
+            else:
+                self._told.clear()
         return events
+
+    def start(self) -> None:
+        """Restore before anyone asks."""
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
+        self._running = True
+        self._told.clear()
+        threading.Thread(target=self._restore, daemon=True).start()
 
     def _restore(self) -> None:
         try:
@@ -57,19 +72,22 @@ class Sidecar:
     def _tell(self, event: Event) -> None:
         self._emit(event)
         with self._lock:
+            heard = bool(self._listeners)
             for listener in self._listeners:
                 listener.put(event)
+            if event["event"] == "progress":
+                self._told = [e for e in self._told if e["event"] != "progress"]
+            self._told.append(event)
             if event["event"] in LAST_EVENTS:
                 self._running = False
                 self._listeners.clear()
-            elif event["event"] == "progress":
-                self._told = [e for e in self._told if e["event"] != "progress"] + [event]
-            else:
-                self._told.append(event)
+                if heard:
+                    self._told.clear()
 
 
 def serve(request: Request, path: Path, emit: Emit) -> NoReturn:
     """Restore at once, then answer launchers until the process is ended."""
+    os.umask(0)  # the engine's container may run as another user, and unlinks what it has loaded
     sidecar = Sidecar(request, emit)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
@@ -77,11 +95,10 @@ def serve(request: Request, path: Path, emit: Emit) -> NoReturn:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         listener.bind(str(path))
-        os.chmod(path, 0o666)  # the engine's container may run as another user
     except OSError as error:
         raise SnapshotError("Unavailable", f"{path} cannot be listened on: {error}.") from None
     listener.listen()
-    sidecar.ensure()
+    sidecar.start()
     while True:
         connection, _ = listener.accept()
         threading.Thread(target=_stream, args=(connection, sidecar.ensure()), daemon=True).start()

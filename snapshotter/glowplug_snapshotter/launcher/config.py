@@ -9,7 +9,7 @@ from typing import Any
 
 VARIABLE = "GLOWPLUG_LAUNCH"
 SECRET_PREFIXES = ("AWS_", "GOOGLE_", "AZURE_", "GLOWPLUG_STORE_", "HF_TOKEN", "HUGGING_FACE_HUB")
-MODES = ("process", "sidecar", "none")
+NEEDED = {"process": ("from", "kind"), "sidecar": ("socket",), "none": ()}  # by restore.mode
 
 
 class ConfigError(Exception):
@@ -25,6 +25,7 @@ class Restore:
     kind: str
     digest: str | None
     endpoint: str | None
+    socket: str  # of the sidecar
     unlink_after_load: bool
 
 
@@ -92,10 +93,9 @@ def current_environment() -> dict[str, str]:
 
 def _restore(body: dict[str, Any]) -> Restore:
     mode = _field(body, "mode", str)
-    if mode not in MODES:
-        raise ConfigError(f"{VARIABLE}: restore.mode is {mode!r}, expected one of {MODES}")
-    needed: tuple[str, ...] = () if mode == "none" else ("from", "kind")
-    for name in needed:
+    if mode not in NEEDED:
+        raise ConfigError(f"{VARIABLE}: restore.mode is {mode!r}, expected one of {list(NEEDED)}")
+    for name in NEEDED[mode]:
         if not body.get(name):
             raise ConfigError(f"{VARIABLE}: restore.{name} is missing")
     return Restore(
@@ -104,6 +104,7 @@ def _restore(body: dict[str, Any]) -> Restore:
         kind=body.get("kind") or "",
         digest=body.get("digest"),
         endpoint=body.get("endpoint"),
+        socket=body.get("socket") or "",
         unlink_after_load=bool(body.get("unlinkAfterLoad", False)),
     )
 

@@ -18,7 +18,6 @@ from .config import Restore, restore_environment
 from .processes import spawn
 
 PROGRAM = "glowplug-snapshotter"
-SOCKET_NAME = ".glowplug.sock"  # in the model's directory, which both containers share
 RETRY = 0.05  # s between attempts to reach the sidecar
 
 Report = Callable[[dict[str, Any]], None]
@@ -44,12 +43,11 @@ def restore_in_child(
     return pid
 
 
-def restore_in_sidecar(model_dir: str, stop: threading.Event, tell: Report) -> None:
+def restore_in_sidecar(path: str, stop: threading.Event, tell: Report) -> None:
     """Ask the sidecar for the model and report its events from a thread, until `stop`.
 
-    A sidecar that is not there yet, or restarts, is asked again.
+    `path` is its Unix socket. A sidecar that is not there yet, or restarts, is asked again.
     """
-    path = os.path.join(model_dir, SOCKET_NAME)
     threading.Thread(target=_ask, args=(path, stop, tell), name="restore", daemon=True).start()
 
 

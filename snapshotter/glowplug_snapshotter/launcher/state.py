@@ -30,14 +30,12 @@ class State:
         self._changed = threading.Condition()
         self._epoch = time.time() - time.monotonic()
         self._seq = 1
-        self._waiters = 0
         self._stages: list[dict[str, Any]] = []
         self._phase = RESTORING
         self._ready_at: float | None = None
         self._error: str | None = None
         self._exit_code: int | None = None
         self._restore: dict[str, Any] | None = None
-        self._crashed = False
         self.launched_at = self._process_start()
 
     def now(self) -> float:
@@ -63,13 +61,13 @@ class State:
                 self._phase = READY
             self._notify()
 
-    def hidden(self, stage: str, start: float, end: float) -> None:
-        """Record work that was done beside the critical path."""
+    def hide_before_launch(self, stage: dict[str, Any]) -> None:
+        """Record what of a stage was done before this process began: nobody waited for it here."""
         with self._changed:
-            self._stages.append(
-                {"name": stage, "start": start, "end": end, "hidden": True, "bytes": 0}
-            )
-            self._notify()
+            if stage["start"] < self.launched_at:
+                end = min(stage["end"], self.launched_at)
+                self._stages.append({**stage, "end": end, "hidden": True})
+                self._notify()
 
     def progress(self, done: int) -> None:
         """Record the bytes that the current stage has moved."""
@@ -119,18 +117,8 @@ class State:
     def wait(self, after: int, timeout: float) -> bytes:
         """Return the state as JSON once its number exceeds `after`, or after `timeout` s."""
         with self._changed:
-            self._waiters += 1
-            try:
-                self._changed.wait_for(lambda: self._seq > after, timeout)
-            finally:
-                self._waiters -= 1
+            self._changed.wait_for(lambda: self._seq > after, timeout)
             return json.dumps(self._body()).encode()
-
-    @property
-    def has_waiters(self) -> bool:
-        """Whether someone is waiting for the next change."""
-        with self._changed:
-            return self._waiters > 0
 
     def body(self) -> dict[str, Any]:
         """Return the state as plain data."""

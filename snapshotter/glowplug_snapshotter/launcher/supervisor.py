@@ -96,7 +96,7 @@ class Supervisor:
         self._state.begin("restore", RESTORING)
         self._expect()
         if restore.mode == "sidecar":
-            restore_in_sidecar(self._config.model_dir, self._stop, self._report("restore"))
+            restore_in_sidecar(restore.socket, self._stop, self._report("restore"))
             return
         try:
             self._restorer = restore_in_child(
@@ -114,12 +114,12 @@ class Supervisor:
                 self._expect()
             self._state.progress(event["done"])
         elif event["event"] == "error":
+            write_termination_message(event)
             self._fail(f"{event['reason']}: {event['message']}")
         elif event["event"] == "result":
             self._state.restored(event)
-            started, ended = event.get("start"), event.get("end")
-            if started and ended and started < self._state.launched_at:
-                self._state.hidden("restore", started, min(ended, self._state.launched_at))
+            for stage in event.get("stages", ()):
+                self._state.hide_before_launch(stage)
             say("restored", bytes=event.get("bytes"), seconds=event.get("seconds"))
             self._start_engine()
 
@@ -278,12 +278,10 @@ class Supervisor:
     def _report_failure(self, sentence: str, code: int | None) -> None:
         self._state.fail(sentence, code)
         say("failed", error=sentence, exitCode=code)
-        write_termination_message({"event": "failed", "message": sentence, "exitCode": code})
 
     def _finish(self) -> None:
         self._drain.end(idle=True)  # without an engine nothing is in flight
-        if self._state.has_waiters:
-            time.sleep(LINGER)
+        time.sleep(LINGER)
 
     def _expect(self) -> None:
         self._deadline = time.monotonic() + self._config.start_timeout

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
@@ -196,27 +197,52 @@ def test_loaded_weights_leave_tmpfs_and_a_restarted_container_restores_again(
     assert (tmpfs / "model.safetensors").exists()
 
 
-def test_a_sidecar_that_comes_late_is_waited_for(
-    launch: Launch, model: Path, tmp_path: Path
-) -> None:
-    to = tmp_path / "model"
-    launcher = launch(restore=source(model, "sidecar"))
-    launcher.until("restoring")
-    time.sleep(0.3)
-    sidecar = subprocess.Popen(
+@contextmanager
+def sidecar(model: Path, to: Path, path: Path) -> Iterator[None]:
+    """The restore in a process of its own, as in a second container."""
+    process = subprocess.Popen(
         [
             sys.executable, "-m", "glowplug_snapshotter", "restore", "--from", f"file://{model}",
-            "--kind", "source", "--to", to, "--socket", to / ".glowplug.sock",
+            "--kind", "source", "--to", to, "--socket", path,
         ],
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        state = launcher.until("ready")
+        yield
     finally:
-        sidecar.terminate()
-        sidecar.wait(10)
+        process.terminate()
+        process.wait(10)
+
+
+def test_a_sidecar_that_comes_late_is_waited_for(
+    launch: Launch, model: Path, tmp_path: Path
+) -> None:
+    to, path = tmp_path / "model", tmp_path / "sock"
+    launcher = launch(restore=source(model, "sidecar", socket=str(path)))
+    launcher.until("restoring")
+    time.sleep(0.3)
+    with sidecar(model, to, path):
+        state = launcher.until("ready")
     assert state["restore"]["verified"] == "source"
     assert (to / "model.safetensors").exists()
+    assert to.stat().st_mode & 0o777 == 0o777, "an engine of another user may unlink its weights"
+
+
+def test_what_a_sidecar_did_before_the_launch_is_told_as_hidden(
+    launch: Launch, model: Path, tmp_path: Path
+) -> None:
+    to, path = tmp_path / "model", tmp_path / "sock"
+    with sidecar(model, to, path):
+        deadline = time.monotonic() + 20
+        while not (to / MARKER).exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        state = launch(restore=source(model, "sidecar", socket=str(path))).until("ready")
+    (hidden,) = [stage for stage in state["stages"] if stage["hidden"]]
+    assert hidden["name"] == "restore"
+    assert hidden["start"] < hidden["end"] <= state["launchedAt"]
+    assert hidden["bytes"] > 4_000_000
+    critical = [stage for stage in state["stages"] if not stage["hidden"]]
+    assert critical[0]["start"] == state["launchedAt"]
 
 
 def test_orphans_are_reaped(launch: Launch) -> None:
