@@ -89,6 +89,7 @@ class Gateway:
         )
         host = self._settings.host
         self._admin, self.admin_port = await serve_admin(app, host, self._settings.admin_port)
+        logger.info("admin port open", extra={"port": self.admin_port})
 
     async def accept(self) -> None:
         """Open the port for clients."""

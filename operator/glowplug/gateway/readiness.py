@@ -18,6 +18,9 @@ from glowplug.gateway.model import EngineState
 
 logger = logging.getLogger(__name__)
 
+# The stage of an engine that was there and is no more: its container has to come again.
+_AWAY = "image"
+
 # Nothing listens, or what listens there does not speak as a launcher does.
 _NO_STATE = (
     aiohttp.ClientError,
@@ -74,6 +77,7 @@ class Readiness:
     def doubt(self, engine: EngineState) -> None:
         """A connection failed: use it again only after its health path has answered."""
         engine.trusted = False
+        engine.stage = _AWAY
         if engine in self._watches and engine not in self._checks:
             changed = self._watches[engine][1]
             task = asyncio.create_task(self._check(engine, changed))
@@ -96,6 +100,7 @@ class Readiness:
             await asyncio.sleep(self._pace.health)
             if await self._healthy(engine):
                 engine.trusted = True
+                engine.stage = "route" if engine.ready else engine.stage
                 changed()
                 return
 
@@ -153,8 +158,7 @@ class Readiness:
         if ready == engine.ready:
             return
         engine.ready = ready
-        # An engine that was ready and is no more waits for its container to come again.
-        engine.stage = "route" if ready else "image"
+        engine.stage = "route" if ready else _AWAY
         if ready:
             engine.ready_at = self._wall()
         logger.info(

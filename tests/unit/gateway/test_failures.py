@@ -81,8 +81,7 @@ async def test_an_engine_that_dies_alone_is_waited_for_again(bench: Bench) -> No
     assert body.endswith(b"data: [DONE]\n\n")
     assert body.count(b"Par") == 1
     stages = [line.split()[2] for line in body.decode().splitlines() if line.startswith(":")]
-    assert "stage=first_token" in stages
-    assert stages[-1] == "stage=image"
+    assert "stage=image" in stages[stages.index("stage=first_token") :]
     assert len(again.asked) == 1
 
 

@@ -1,0 +1,90 @@
+"""SIGTERM as the gateway lives it: nothing new, what was taken is finished, demand to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import aiohttp
+import pytest
+
+from glowplug.gateway.gateway import Gateway, Settings
+
+from .bench import Bench, Exchange, chat, until
+
+
+@pytest.fixture
+async def bench(settings: Settings) -> AsyncIterator[Bench]:
+    """A gateway that the test itself stops; its grace is 5 s."""
+    async with contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        gateway = Gateway(settings, session)
+        gateway.synced = lambda: True
+        await gateway.start()
+        await gateway.accept()
+        yield Bench(gateway, session, stack)
+
+
+async def test_what_was_taken_is_finished_and_nothing_new_is_taken(bench: Bench) -> None:
+    finish = asyncio.Event()
+
+    async def wait(exchange: Exchange) -> None:
+        await finish.wait()
+        await chat(exchange)
+
+    bench.model(slots=1)
+    asking = [asyncio.create_task(bench.ask(stream=n == 0)) for n in range(2)]
+    await until(lambda: bench.traffic.held == 2)
+    engine = await bench.serving(wait)
+    await until(lambda: (bench.traffic.held, len(engine.asked)) == (1, 1))
+    demand = await bench.session.get(f"{bench.admin}/demand")
+
+    stopping = asyncio.create_task(bench.gateway.stop())
+    await asyncio.sleep(0.05)
+    async with bench.session.get(f"{bench.admin}/readyz") as response:
+        assert response.status == 503
+    with pytest.raises(OSError, match="Connect"):
+        await bench.connect()
+    while json.loads(await demand.content.readline())["seq"] < 3:
+        assert not stopping.done()
+    finish.set()
+    assert [status for status, _ in await asyncio.gather(*asking)] == [200, 200]
+    await asyncio.wait_for(stopping, 5)
+
+
+async def test_idle_connections_do_not_use_up_the_grace(bench: Bench) -> None:
+    reader, _ = await bench.connect()
+    await asyncio.wait_for(bench.gateway.stop(), 2)
+    assert await reader.read() == b""
+
+
+class TestGraceOver:
+    """The grace ends before the requests do."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return replace(settings, grace=0.2)
+
+    async def test_held_requests_are_told_to_come_again(self, bench: Bench) -> None:
+        bench.model()
+        asking = asyncio.create_task(bench.ask())
+        await until(lambda: bench.traffic.held == 1)
+        await asyncio.wait_for(bench.gateway.stop(), 5)
+        status, body = await asking
+        assert status == 503
+        assert json.loads(body)["error"]["code"] == "gateway_stopping"
+
+    async def test_an_answer_that_does_not_end_is_reset(self, bench: Bench) -> None:
+        async def never(exchange: Exchange) -> None:
+            await asyncio.sleep(60)
+
+        bench.model()
+        engine = await bench.serving(never)
+        asking = asyncio.create_task(bench.ask())
+        await until(lambda: len(engine.asked) == 1)
+        await asyncio.wait_for(bench.gateway.stop(), 5)
+        with pytest.raises(aiohttp.ClientError):
+            await asking
