@@ -4,17 +4,14 @@ from glowplug.api import meta
 from glowplug.api.base import Metadata, Object
 from glowplug.api.conditions import condition, set_condition, timestamp
 from glowplug.api.deployment import (
-    GPU,
-    Engine,
-    EnvVar,
     GatewayPolicy,
     Model,
     ModelDeployment,
     ModelDeploymentSpec,
-    Resources,
     SnapshotUse,
     Update,
 )
+from glowplug.api.engine import GPU, Engine, EnvVar, Resources
 from glowplug.api.engines import (
     Dialect,
     EngineType,

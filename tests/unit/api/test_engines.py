@@ -13,7 +13,7 @@ from glowplug.api import (
     parse,
     resolve_engine,
 )
-from glowplug.api.deployment import DialectName, EngineName
+from glowplug.api.engine import DialectName, EngineName
 
 
 def resolve(engine: dict, gpus: int = 1, served_name: str | None = None) -> ResolvedEngine:

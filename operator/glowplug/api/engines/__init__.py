@@ -7,7 +7,8 @@ from importlib import resources
 from typing import Any
 
 from glowplug.api import meta
-from glowplug.api.deployment import EnvVar, ModelDeployment, Resources, Restore
+from glowplug.api.deployment import ModelDeployment
+from glowplug.api.engine import EnvVar, Resources, Restore
 
 
 @dataclass(frozen=True, slots=True)
