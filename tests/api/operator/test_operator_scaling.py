@@ -42,8 +42,12 @@ async def test_from_zero_to_serving_and_back_to_rest(
     await models.becomes("m", "Ready", "False", "Starting")
 
     await kubelet.serve_all()
-    ready = await models.becomes("m", "Ready", "True", "Serving")
-    assert ready["message"] == "3 of 3 replicas serve."
+    await models.becomes("m", "Ready", "True", "Serving")
+
+    async def all_serve():
+        return (await models.condition("m", "Ready"))["message"] == "3 of 3 replicas serve."
+
+    await eventually(all_serve)
     uids = {pod["metadata"]["uid"]: 1 for pod in pods}
     gateway.say(f"{namespace}/m", held=0, inflight=3, pods=uids)
     await asyncio.sleep(1.5)
