@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SnapshotError as error:
         last = error_event(error)
         status = 143 if error.reason == "Cancelled" else 1
+    except Exception as error:
+        traceback.print_exc()
+        last = error_event(SnapshotError("Internal", f"This is a bug in Glowplug: {error!r}."))
+        status = 1
     emit(last)
     if getattr(options, "termination_log", None):
         write_termination_log(options.termination_log, last)

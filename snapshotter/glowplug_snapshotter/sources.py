@@ -13,11 +13,11 @@ from glowplug_snapshotter.errors import SnapshotError
 PVC_ROOT = Path("/glowplug/pvc")  # where a Pod mounts the claim that pvc://CLAIM/... names
 
 
-def open_source(url: str, endpoint: str | None = None, *, credentials: str = "") -> Reader:
+def open_source(url: str, endpoint: str | None = None) -> Reader:
     """Return a reader rooted at `url`.
 
-    `endpoint` is an S3-compatible store's address; `credentials` is the prefix of the environment
-    variables to prefer. Raises SnapshotError(InvalidURL) with a sentence.
+    `endpoint` is an S3-compatible store's address. Credentials come from the environment. Raises
+    SnapshotError(InvalidURL) with a sentence.
     """
     parts = urlsplit(url)
     path = unquote(parts.path).strip("/")
@@ -39,7 +39,7 @@ def open_source(url: str, endpoint: str | None = None, *, credentials: str = "")
         repository = f"{parts.netloc}/{path}"
         return HubReader(repository, os.environ.get("HF_ENDPOINT"), os.environ.get("HF_TOKEN"))
     if parts.scheme in ("s3", "gs", "az") and parts.netloc:
-        return _open_bucket(parts.scheme, parts.netloc, path, endpoint, credentials)
+        return _open_bucket(parts.scheme, parts.netloc, path, endpoint)
     raise SnapshotError(
         "InvalidURL",
         f"{url!r} is not a model's address: use s3://bucket/prefix, gs://, az://, "
@@ -47,9 +47,7 @@ def open_source(url: str, endpoint: str | None = None, *, credentials: str = "")
     )
 
 
-def _open_bucket(
-    scheme: str, bucket: str, prefix: str, endpoint: str | None, credentials: str
-) -> Reader:
+def _open_bucket(scheme: str, bucket: str, prefix: str, endpoint: str | None) -> Reader:
     from glowplug_snapshotter.backends import buckets
     from glowplug_snapshotter.backends.objects import ObjectReader, SignedReader
 
@@ -57,6 +55,6 @@ def _open_bucket(
         return ObjectReader(buckets.open_gcs(bucket), scheme, bucket, prefix)
     if scheme == "az":
         return ObjectReader(buckets.open_azure(bucket), scheme, bucket, prefix)
-    store = buckets.open_s3(bucket, endpoint, os.environ, credentials)
+    store = buckets.open_s3(bucket, endpoint, os.environ)
     objects = ObjectReader(store, scheme, bucket, prefix)
     return SignedReader(objects) if buckets.signs_over_http(store, endpoint) else objects

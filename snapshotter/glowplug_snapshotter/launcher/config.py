@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,11 +83,6 @@ def engine_environment(environ: dict[str, str]) -> dict[str, str]:
 def restore_environment(environ: dict[str, str]) -> dict[str, str]:
     """Return the environment of the restore process, which needs the credentials."""
     return {name: value for name, value in environ.items() if name != VARIABLE}
-
-
-def current_environment() -> dict[str, str]:
-    """Return this process's environment as plain data."""
-    return dict(os.environ)
 
 
 def _restore(body: dict[str, Any]) -> Restore:

@@ -47,6 +47,8 @@ def in_flight(port: int, metrics_path: str, selectors: tuple[str, ...]) -> int |
     if selectors:
         try:
             text = _metrics(port, metrics_path)
+        except ConnectionRefusedError:
+            return 0  # nobody listens
         except (OSError, http.client.HTTPException):
             return None
         total = sum_of(text, selectors)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-from .config import ConfigError, current_environment, from_environment
+from .config import ConfigError, from_environment
 
 USAGE = "usage: launcher.pyz run | drain"
 
@@ -16,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     try:
-        config = from_environment(current_environment())
+        config = from_environment(dict(os.environ))
     except ConfigError as error:
         print(f"glowplug: {error}", file=sys.stderr)
         return 2
@@ -26,4 +27,4 @@ def main(arguments: list[str] | None = None) -> int:
         return ask(config.launcher_port, config.drain_timeout)
     from .supervisor import Supervisor
 
-    return Supervisor(config, current_environment()).run()
+    return Supervisor(config, dict(os.environ)).run()

@@ -109,6 +109,12 @@ class State:
             return self._phase == READY
 
     @property
+    def has_served(self) -> bool:
+        """Whether it was ready at some time, so that requests may be in flight."""
+        with self._changed:
+            return self._ready_at is not None
+
+    @property
     def is_failed(self) -> bool:
         """Whether the engine, or what it needs, is lost."""
         with self._changed:
@@ -119,11 +125,6 @@ class State:
         with self._changed:
             self._changed.wait_for(lambda: self._seq > after, timeout)
             return json.dumps(self._body()).encode()
-
-    def body(self) -> dict[str, Any]:
-        """Return the state as plain data."""
-        with self._changed:
-            return self._body()
 
     def _body(self) -> dict[str, Any]:
         return {

@@ -189,6 +189,9 @@ class Supervisor:
         self._drain.begun = True
         self._state.drain()
         say("draining")
+        if not self._state.has_served:
+            self._on_drained(True)
+            return
         threading.Thread(target=self._wait_until_idle, name="idle", daemon=True).start()
 
     def _wait_until_idle(self) -> None:
@@ -256,8 +259,7 @@ class Supervisor:
         if self._terminating:
             self._state.stopped(code)
         else:
-            ready = self._state.body()["readyAt"] is not None
-            when = "while it was serving" if ready else "before it was ready"
+            when = "while it was serving" if self._state.has_served else "before it was ready"
             self._report_failure(f"The engine exited with code {code} {when}: see its log.", code)
         self._exit = code
 

@@ -135,3 +135,15 @@ def test_nobody_to_drain_is_said(launch: Launch) -> None:
     pre_stop = launcher.drain()
     assert pre_stop.wait(10) == 1
     assert b"did not answer" in pre_stop.stderr.read()
+
+
+@pytest.mark.parametrize("slow", ["TEST_START", "TEST_HANG", "TEST_LOAD"])
+def test_an_engine_that_never_served_is_drained_at_once(launch: Launch, slow: str) -> None:
+    launcher = launch(env={slow: "1000"})
+    launcher.until("starting")
+    time.sleep(0.3)
+    asked = time.monotonic()
+    assert launcher.drain().wait(10) == 0
+    assert time.monotonic() - asked < 2
+    launcher.process.terminate()
+    assert launcher.wait() in (0, 143)
