@@ -65,9 +65,12 @@ class Watcher:
         settings = kopf.OperatorSettings()
         settings.posting.enabled = False  # events are ours to write, as sentences
         settings.scanning.disabled = True  # no right to read CRDs and namespaces is needed
+        # Only peering uses the identity, but kopf asks for this user's name to make one.
+        identity: Any = "glowplug"
         await kopf.operator(
             registry=registry,
             settings=settings,
+            identity=identity,
             standalone=True,
             clusterwide=True,
             stop_flag=stop,

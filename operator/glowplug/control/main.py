@@ -105,8 +105,8 @@ async def _live(operator: Operator, stopped: asyncio.Event) -> int:
     stopping = asyncio.create_task(stopped.wait(), name="signal")
     tasks.add(stopping)
     try:
-        for step in (operator.warm(), operator.lease.acquire()):
-            waiting = asyncio.create_task(step)
+        for step in (operator.warm, operator.lease.acquire):
+            waiting = asyncio.create_task(step(), name=step.__name__)
             if await _first({waiting}, tasks):
                 waiting.cancel()
                 return _verdict(stopping)
