@@ -71,11 +71,21 @@ def _release(where: Paths) -> None:
         "store.secretName": SECRET,
     }
     words = ["upgrade", "--install", RELEASE, str(REPOSITORY / "charts" / "glowplug")]
-    words += ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "2m"]
+    words += [
+        "--namespace",
+        SYSTEM,
+        "--create-namespace",
+        "--skip-crds",
+        "--wait",
+        "--timeout",
+        "2m",
+    ]
     for key, value in values.items():
         words += ["--set", f"{key}={value}"]
     with console.status("helm upgrade --install glowplug"):
-        lifecycle.kubectl(where, "apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+        # helm installs CRDs but never upgrades them, so a changed tree needs kubectl.
+        crds = ["-f", str(REPOSITORY / "crds")]
+        lifecycle.kubectl(where, "apply", "--server-side", "--force-conflicts", *crds)
         run([where.bin / "helm", "--kubeconfig", where.kubeconfig, *words], timeout=180)
         _roll_changed_images(where)
     console.print("[green]✓[/] Glowplug installed")

@@ -87,6 +87,12 @@ class Stack:
         """Delete the ModelDeployment."""
         self.kubectl("delete", "modeldeployments.glowplug.dev", name, "--ignore-not-found")
 
+    async def delete_all(self) -> None:
+        """Delete every ModelDeployment of the namespace and wait until its Pods are gone."""
+        self.kubectl("delete", "modeldeployments.glowplug.dev", "--all")
+        selector = "app.kubernetes.io/managed-by=glowplug"
+        await self.until(lambda: self.find("pods", selector) == [], 90)
+
     def status(self, name: str) -> Json:
         """status of the ModelDeployment, {} when there is none."""
         body = self.get("modeldeployments.glowplug.dev", name)

@@ -1,5 +1,7 @@
 """The local cluster, brought up once and left running for the next test run."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from cluster.client import Cluster
@@ -14,9 +16,17 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def stack(cluster: Cluster) -> Stack:
+def installed(cluster: Cluster) -> Stack:
     """Glowplug installed on it, with S3 store, Prometheus and the example's model."""
     return install()
+
+
+@pytest.fixture
+async def stack(installed: Stack) -> AsyncIterator[Stack]:
+    """The same, with no model before the test and none after it."""
+    await installed.delete_all()
+    yield installed
+    await installed.delete_all()
 
 
 def pytest_configure(config: pytest.Config) -> None:
