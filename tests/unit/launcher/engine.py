@@ -35,7 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif self.path == "/orphan":
             subprocess.run(["sh", "-c", "sleep 0.1 & echo $! > /dev/null"], check=True)
             self.answer(200, b"")
-        elif self.path.startswith("/work"):
+        elif self.path.startswith("/busy"):
             with lock:
                 running += 1
             time.sleep(float(self.path.partition("=")[2]))

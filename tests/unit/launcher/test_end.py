@@ -22,7 +22,7 @@ def pool() -> ThreadPoolExecutor:
 
 def busy(launcher: Launcher, pool: ThreadPoolExecutor, seconds: float) -> Future[str]:
     """Send a request that takes a while; return once it is in the engine."""
-    work = pool.submit(launcher.engine, f"/work={seconds}")
+    work = pool.submit(launcher.engine, f"/busy={seconds}")
     deadline = time.monotonic() + 5
     while "} 1.0" not in launcher.engine("/metrics"):
         assert time.monotonic() < deadline
