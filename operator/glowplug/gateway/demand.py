@@ -18,6 +18,7 @@ from glowplug.gateway.fleet import Fleet
 from glowplug.gateway.traffic import ModelTraffic
 
 _KEPT_FIRSTS = 100
+_BREATH = 0.01  # s between lines, however much is urgent
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,8 @@ class DemandStream:
             while True:
                 yield self._line(seq, models, listener.firsts)
                 seq += 1
-                await _set_within(listener.urgent, self._period)
+                await asyncio.sleep(_BREATH)
+                await _set_within(listener.urgent, self._period - _BREATH)
                 listener.urgent.clear()
                 changed, listener.changed = listener.changed, set()
                 models = {key: entry(fleet.traffic(key)) for key in sorted(changed)}

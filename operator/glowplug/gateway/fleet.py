@@ -26,7 +26,10 @@ class Watcher(Protocol):
 
 
 class Fleet:
-    """Models by name, their traffic by key, and the replicas of each."""
+    """Models by name, their traffic by key, and the replicas of each.
+
+    on_change(key, urgent): numbers of the demand stream changed; on_removed(key): a model is gone.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Fleet:
         watcher: Watcher,
         clock: Callable[[], float],
         on_change: Callable[[str, bool], None],
+        on_removed: Callable[[str], None],
     ) -> None:
         self.directory = Directory()
         self._traffic: dict[str, ModelTraffic] = {}
@@ -41,6 +45,7 @@ class Fleet:
         self._watcher = watcher
         self._clock = clock
         self._on_change = on_change
+        self._on_removed = on_removed
 
     def __iter__(self) -> Iterator[ModelTraffic]:
         """The traffic of every model that exists or still has replicas or requests."""
@@ -68,6 +73,7 @@ class Fleet:
         if traffic is not None:
             traffic.model = None
             traffic.refuse_held(lambda: deleted(key))
+        self._on_removed(key)
 
     def put_replica(self, replica: Replica, stage: str) -> None:
         """A replica was added or its Pod changed. stage: how far its Pod has come."""
@@ -86,8 +92,9 @@ class Fleet:
             if replica.ip is not None:
                 self._watcher.watch(engine, lambda: self._changed(traffic, engine))
         if replica.draining and engine.address is not None:
-            self._pool.close_idle(engine.address)
+            self._pool.retire(engine.address)
         self._on_change(traffic.key, replica.draining)
+        traffic.release()
 
     def remove_replica(self, replica: Replica) -> None:
         """A replica's Pod is gone: what it still had to answer is over."""

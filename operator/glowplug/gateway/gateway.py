@@ -63,8 +63,10 @@ class Gateway:
         self.demand = DemandStream(settings.name, int(wall() * 1000), settings.demand_period)
         self.readiness = Readiness(session, wall, settings.pace)
         self.pool = EnginePool(settings.limits)
-        self.fleet = Fleet(self.pool, self.readiness, clock, self.demand.change)
         self.metrics = Metrics(lambda: self.fleet)
+        self.fleet = Fleet(
+            self.pool, self.readiness, clock, self.demand.change, self.metrics.forget
+        )
         delivery = Delivery(
             pool=self.pool,
             doubt=self.readiness.doubt,

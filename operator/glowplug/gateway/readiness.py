@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 # The stage of an engine that was there and is no more: its container has to come again.
 _AWAY = "image"
 
+# A connection kept open to an engine would look like a request to a launcher that drains it.
+_ONCE = {"Connection": "close"}
+
 # Nothing listens, or what listens there does not speak as a launcher does.
 _NO_STATE = (
     aiohttp.ClientError,
@@ -149,7 +152,7 @@ class Readiness:
         url = _url(replica.ip, replica.port, replica.health_path)
         timeout = aiohttp.ClientTimeout(total=self._pace.answer)
         try:
-            async with self._session.get(url, timeout=timeout) as response:
+            async with self._session.get(url, timeout=timeout, headers=_ONCE) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False

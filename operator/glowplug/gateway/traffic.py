@@ -96,7 +96,7 @@ class ModelTraffic:
             raise pinned(self.key)
         if len(self._held) >= model.max_held and avoid is None:
             raise Refusal(
-                429,
+                503,
                 f"The model '{self.key}' is starting and {model.max_held} requests wait for it "
                 "already (spec.gateway.maxHeld). Try again later.",
                 code="too_many_held_requests",

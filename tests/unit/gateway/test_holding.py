@@ -10,6 +10,8 @@ import aiohttp
 import openai
 import pytest
 
+from glowplug.gateway.proxy import Address
+
 from .bench import Bench, Exchange, chat, event, until
 
 
@@ -106,7 +108,7 @@ async def test_more_than_max_held_are_refused_at_once(bench: Bench) -> None:
     asking = [asyncio.create_task(bench.ask()) for _ in range(2)]
     await held(bench, 2)
     async with bench.post() as response:
-        assert response.status == 429
+        assert response.status == 503
         assert "Retry-After" in response.headers
         assert "spec.gateway.maxHeld" in (await response.json())["error"]["message"]
     await bench.serving()
@@ -195,18 +197,26 @@ async def test_a_draining_replica_gets_nothing_new_and_ends_what_it_has(bench: B
     assert (len(leaving.asked), len(staying.asked)) == (1, 1)
 
 
-async def test_idle_connections_to_a_draining_replica_are_closed(bench: Bench) -> None:
+async def test_a_draining_replica_keeps_no_connection(bench: Bench) -> None:
+    finish = asyncio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        if exchange.asked.json.get("user") == "slow":
+            await finish.wait()
+        await chat(exchange)
+
     bench.model()
-    engine = await bench.serving()
+    engine = await bench.serving(answer)
+    address = Address("127.0.0.1", engine.port)
+    slow = asyncio.create_task(bench.ask(user="slow"))
+    await until(lambda: len(engine.asked) == 1)
     assert (await bench.ask())[0] == 200
-    pooled = bench.gateway.pool.idle(engine_address(engine.port))
-    assert pooled == 1
+    assert bench.gateway.pool.idle(address) == 1
     bench.replica(engine, draining=True)
-    assert bench.gateway.pool.idle(engine_address(engine.port)) == 0
-
-
-def engine_address(port: int) -> tuple[str, int]:
-    return ("127.0.0.1", port)
+    assert bench.gateway.pool.idle(address) == 0
+    finish.set()
+    assert (await slow)[0] == 200
+    assert bench.gateway.pool.idle(address) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
-from glowplug.gateway.gateway import Settings
-
 from .bench import Bench, Exchange, chat, event, until
-
-BODY = b'{"model": "smollm2", "messages": []}'
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
-PLAIN = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-
-
-async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Status and body of the next answer, which must carry a Content-Length."""
-    async with asyncio.timeout(5):
-        head = await reader.readuntil(b"\r\n\r\n")
-        fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
-        return int(head.split()[1]), await reader.readexactly(int(fields[b"content-length"]))
-
-
-async def read_all(reader: asyncio.StreamReader) -> bytes:
-    async with asyncio.timeout(5):
-        return await reader.read()
+from .raw import BODY, HEAD, PLAIN, read_all, read_answer
 
 
 @pytest.mark.parametrize("size", [1, 7, 10_000])
@@ -284,44 +265,3 @@ async def test_a_slow_reader_slows_the_engine_down(bench: Bench) -> None:
             piece = await reader.read(1_000_000)
             assert piece
             read += len(piece)
-
-
-class TestTimeouts:
-    """Clients that stall are let go; those that wait for an answer are not."""
-
-    @pytest.fixture
-    def settings(self, settings: Settings) -> Settings:
-        limits = replace(
-            settings.limits, head_timeout=0.1, stall_timeout=0.1, idle_timeout=0.2, linger=0.1
-        )
-        return replace(settings, limits=limits)
-
-    @pytest.mark.parametrize("start", [HEAD, PLAIN[:-5]])
-    async def test_a_request_that_stalls_is_ended(self, bench: Bench, start: bytes) -> None:
-        reader, writer = await bench.connect()
-        writer.write(start)
-        answer = await read_all(reader)
-        assert answer.startswith(b"HTTP/1.1 408 ")
-
-    async def test_a_head_sent_byte_by_byte_is_ended(self, bench: Bench) -> None:
-        reader, writer = await bench.connect()
-        reading = asyncio.create_task(read_all(reader))
-        writer.write(HEAD)
-        for _ in range(200):
-            if reading.done():
-                break
-            writer.write(b"X")
-            await asyncio.sleep(0.02)
-        assert (await reading).startswith(b"HTTP/1.1 408 ")
-
-    async def test_an_idle_connection_is_closed(self, bench: Bench) -> None:
-        reader, _ = await bench.connect()
-        assert await read_all(reader) == b""
-
-    async def test_a_client_that_waits_for_its_answer_is_not_idle(self, bench: Bench) -> None:
-        bench.model()
-        reader, writer = await bench.connect()
-        writer.write(PLAIN)
-        await asyncio.sleep(0.5)
-        await bench.serving()
-        assert (await read_answer(reader))[0] == 200

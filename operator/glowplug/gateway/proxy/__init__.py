@@ -3,7 +3,8 @@
 This room knows bytes, heads and connections; models, holding and balancing are its callers'.
 """
 
-from glowplug.gateway.proxy.engines import EngineGone, EnginePool, Sink
+from glowplug.gateway.proxy.engine import EngineGone, Sink
+from glowplug.gateway.proxy.pool import EnginePool
 from glowplug.gateway.proxy.reply import Reply
 from glowplug.gateway.proxy.server import Handler, ProxyServer
 from glowplug.gateway.proxy.wire import Address, Headers, Request, WireLimits

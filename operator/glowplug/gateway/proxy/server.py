@@ -48,7 +48,7 @@ class ClientConnection(asyncio.Protocol):
         """A client has connected."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        notice_vanished_peers(transport.get_extra_info("socket"), idle=30)
+        notice_vanished_peers(transport.get_extra_info("socket"))
         self._server.connections.add(self)
         self._watch_time()
 

@@ -1,9 +1,9 @@
-"""The side that faces engines: pooled connections, one request at a time on each."""
+"""One connection to an engine: a request goes out, its answer comes back into a Sink."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -45,12 +45,15 @@ class EngineGone(Exception):  # noqa: N818
 class EngineConnection(asyncio.Protocol):
     """One connection to an engine."""
 
-    def __init__(self, pool: EnginePool, address: Address) -> None:
+    def __init__(
+        self, address: Address, limits: WireLimits, on_lost: Callable[[EngineConnection], None]
+    ) -> None:
         self.address = address
         self.idle_since = 0.0
         self.reusable = True
         self.answered = False  # any byte of an answer to the current request
-        self._pool = pool
+        self._limits = limits
+        self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._sink: Sink | None = None
@@ -123,7 +126,7 @@ class EngineConnection(asyncio.Protocol):
         """Connected."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        notice_vanished_peers(transport.get_extra_info("socket"), idle=10)
+        notice_vanished_peers(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the engine."""
@@ -141,7 +144,7 @@ class EngineConnection(asyncio.Protocol):
             self._fail(f"its answer is not valid HTTP: {error}")
         if self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > self._pool.limits.head_bytes:
+            if self._head_bytes > self._limits.head_bytes:
                 self._fail("its answer's head is too large")
 
     def eof_received(self) -> bool:
@@ -154,7 +157,7 @@ class EngineConnection(asyncio.Protocol):
         """The connection is over."""
         self._transport = None
         self._fail(str(exc) if exc else "it closed the connection before its answer was whole")
-        self._pool.forget(self)
+        self._on_lost(self)
 
     # What httptools calls.
 
@@ -188,115 +191,3 @@ class EngineConnection(asyncio.Protocol):
             return  # an interim answer
         self.reusable = self.reusable and self._keep_alive
         self._complete()
-
-
-class EnginePool:
-    """Connections by address: the most recently used idle one first."""
-
-    def __init__(self, limits: WireLimits | None = None) -> None:
-        self.limits = limits or WireLimits()
-        self._idle: defaultdict[Address, list[EngineConnection]] = defaultdict(list)
-        self._busy: defaultdict[Address, set[EngineConnection]] = defaultdict(set)
-        self._sweep: asyncio.TimerHandle | None = None
-
-    async def exchange(self, address: Address, request: bytes, sink: Sink) -> None:
-        """One request and its answer. Raises EngineGone.
-
-        A pooled connection that turns out to be dead is replaced by a new one first.
-        """
-        sent = False
-        connection = self._take_idle(address)
-        if connection is not None:
-            try:
-                await self._use(connection, request, sink)
-                return
-            except EngineGone:
-                if connection.answered:
-                    raise
-                sent = True
-        await self._use(await self._connect(address, sent), request, sink)
-
-    def idle(self, address: Address) -> int:
-        """How many connections are pooled for an address."""
-        return len(self._idle.get(address, ()))
-
-    def close_idle(self, address: Address) -> None:
-        """Close what is pooled for an address that gets nothing new."""
-        for connection in self._idle.pop(address, ()):
-            connection.close()
-
-    def abort(self, address: Address) -> None:
-        """Reset all connections to an engine known to be gone."""
-        self.close_idle(address)
-        for connection in list(self._busy.get(address, ())):
-            connection.abort()
-
-    def close(self) -> None:
-        """Reset everything."""
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        for address in [*self._idle, *self._busy]:
-            self.abort(address)
-
-    def forget(self, connection: EngineConnection) -> None:
-        """Called by a connection that is over."""
-        idle = self._idle.get(connection.address)
-        if idle and connection in idle:
-            idle.remove(connection)
-
-    def _take_idle(self, address: Address) -> EngineConnection | None:
-        idle = self._idle.get(address)
-        while idle:
-            connection = idle.pop()
-            if connection.reusable:
-                return connection
-        return None
-
-    async def _connect(self, address: Address, sent: bool) -> EngineConnection:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self.limits.connect_timeout):
-                _, connection = await loop.create_connection(
-                    lambda: EngineConnection(self, address), *address
-                )
-        except TimeoutError:
-            raise EngineGone("it did not accept a connection in time", sent=sent) from None
-        except OSError as error:
-            raise EngineGone(f"it could not be reached: {error.strerror}", sent=sent) from None
-        return connection
-
-    async def _use(self, connection: EngineConnection, request: bytes, sink: Sink) -> None:
-        busy = self._busy[connection.address]
-        busy.add(connection)
-        try:
-            await connection.exchange(request, sink)
-        finally:
-            busy.discard(connection)
-            if not busy:
-                self._busy.pop(connection.address, None)
-        if connection.reusable:
-            self._keep(connection)
-        else:
-            connection.close()
-
-    def _keep(self, connection: EngineConnection) -> None:
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
-        self._idle[connection.address].append(connection)
-        if self._sweep is None:
-            self._sweep = loop.call_later(self.limits.engine_idle / 4, self._close_stale)
-
-    def _close_stale(self) -> None:
-        loop = asyncio.get_running_loop()
-        oldest = loop.time() - self.limits.engine_idle
-        for address, idle in list(self._idle.items()):
-            for connection in [c for c in idle if c.idle_since <= oldest]:
-                idle.remove(connection)
-                connection.close()
-            if not idle:
-                del self._idle[address]
-        again = bool(self._idle)
-        self._sweep = (
-            loop.call_later(self.limits.engine_idle / 4, self._close_stale) if again else None
-        )
