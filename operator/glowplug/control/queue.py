@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from glowplug.kube import ApiError
+
 log = logging.getLogger(__name__)
 
 K = TypeVar("K", bound=Hashable)
@@ -155,10 +157,10 @@ async def _worker(queue: KeyedQueue[K], handle: Handle[K]) -> None:
         key, _ = await queue.get()
         try:
             again = await handle(key)
-        except Exception:
-            delay = queue.failed(key)
-            log.exception(
-                "reconcile failed", extra={"object": str(key), "retry_s": round(delay, 2)}
-            )
+        except Exception as error:
+            told = {"object": str(key), "retry_s": round(queue.failed(key), 2)}
+            # The API server's refusals speak for themselves; anything else is a fault of ours.
+            trace = not isinstance(error, ApiError)
+            log.warning("reconcile failed: %s", error, exc_info=trace, extra=told)
         else:
             queue.done(key, again)

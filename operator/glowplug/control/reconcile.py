@@ -28,7 +28,14 @@ from glowplug.control.objects import Held, Key, Objects
 from glowplug.control.observing import Observer, View
 from glowplug.control.pools import dollars_per_hour
 from glowplug.control.replicas import Errand, Outcome, Replicas
-from glowplug.control.report import Decided, Pass, news, snapshot_verdict, status_of
+from glowplug.control.report import (
+    Decided,
+    Pass,
+    cold_start_news,
+    news,
+    snapshot_verdict,
+    status_of,
+)
 from glowplug.kube import MODELDEPLOYMENTS, MODELSNAPSHOTS, AlreadyExists, ApiError, Invalid, Json
 from glowplug.observe import ColdStarts
 
@@ -162,7 +169,7 @@ class Deployments:
         if written is None:
             return
         self._eyes.objects.deployments.put(written)
-        for one in news(before, after["conditions"]):
+        for one in (*news(before, after["conditions"]), *cold_start_news(held.status, after)):
             say = self._hands.recorder.warning if one.warning else self._hands.recorder.normal
             await say(held.ref, one.reason, one.sentence)
 
@@ -177,6 +184,7 @@ class Deployments:
         direction = "up" if decided.wanted > last else "down"
         self._metrics.decisions.labels(m.namespace, m.name, direction).inc()
         told = f"From {last} to {decided.wanted} replicas: {decided.reason}"
+        log.info("scaled: %s", told, extra={"object": model.key})
         await self._hands.recorder.normal(model.ref, "Scaled", told, "Scale")
 
     async def _refuse(self, held: Held[ModelDeployment]) -> None:

@@ -238,3 +238,15 @@ def news(
             found.append(News(bad, c["reason"], c["message"]))
     unique = {(one.reason, one.sentence): one for one in found}
     return tuple(unique.values())
+
+
+def cold_start_news(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[News, ...]:
+    """A cold start that was not reported before, with the stages that took longest."""
+    last = (after.get("coldStart") or {}).get("last")
+    known = (before.get("coldStart") or {}).get("last") or {}
+    if not last or last["at"] == known.get("at"):
+        return ()
+    stages = sorted(last["stages"].items(), key=lambda stage: -stage[1])[:4]
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages if seconds >= 0.05)
+    told = f"The first token came {last['total']:.1f} s after the request: {spent or 'at once'}."
+    return (News(False, "ColdStart", told),)
