@@ -158,19 +158,21 @@ async def _read(reader: asyncio.StreamReader) -> Asked:
 class Launcher:
     """The /state endpoint of a launcher, long poll included."""
 
-    def __init__(self) -> None:
-        self.port = 0
+    def __init__(self, port: int) -> None:
+        self.port = port
         self.state: dict[str, Any] = {"seq": 1, "phase": "starting", "stages": []}
         self._moved = asyncio.Event()
 
-    async def start(self) -> web.AppRunner:
+    async def start(self) -> None:
         app = web.Application()
         app.router.add_get("/state", self._answer)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, HOST, self.port).start()
-        self.port = runner.addresses[0][1]
-        return runner
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, HOST, self.port).start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
 
     def say(self, phase: str, stage: str | None = None) -> None:
         stages = [{"name": stage, "start": 1.0, "end": None, "hidden": False}] if stage else []
@@ -246,10 +248,10 @@ class Bench:
         self.stack.callback(engine.kill)
         return engine
 
-    async def launcher(self) -> Launcher:
-        launcher = Launcher()
-        runner = await launcher.start()
-        self.stack.push_async_callback(runner.cleanup)
+    async def launcher(self, port: int = 0) -> Launcher:
+        launcher = Launcher(port)
+        await launcher.start()
+        self.stack.push_async_callback(launcher.stop)
         return launcher
 
     async def serving(self, behaviour: Behaviour = chat, uid: str = "pod-1") -> Engine:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from dataclasses import replace
 
 import aiohttp
 import openai
 import pytest
 
+from glowplug.gateway.gateway import Settings
 from glowplug.gateway.proxy import Address
 
 from .bench import Bench, Exchange, chat, event, until
@@ -263,10 +265,13 @@ async def test_an_engines_error_behind_comments_becomes_an_event(bench: Bench) -
     assert json.loads(body.split(b"data: ")[1]) == error
 
 
-async def test_comments_go_on_while_the_engine_thinks(bench: Bench) -> None:
+async def test_comments_go_on_until_the_engines_first_byte(bench: Bench) -> None:
     async def think(exchange: Exchange) -> None:
         await asyncio.sleep(0.3)
-        await exchange.events(event("x"))
+        await exchange.events(event("x"), end=False)
+        await asyncio.sleep(0.2)
+        await exchange.chunk(event("y"))
+        await exchange.send(b"0\r\n\r\n")
 
     bench.model()
     asking = asyncio.create_task(bench.ask(stream=True))
@@ -274,3 +279,44 @@ async def test_comments_go_on_while_the_engine_thinks(bench: Bench) -> None:
     await bench.serving(think)
     _, body = await asking
     assert any("stage=first_token" in line for line in comments(body))
+    assert body.endswith(event("x") + event("y"))
+
+
+async def test_a_replica_granted_to_a_client_that_just_left_is_free_again(bench: Bench) -> None:
+    bench.model(slots=1)
+    asking = asyncio.create_task(bench.ask())
+    await held(bench)
+    engine = await bench.engine(healthy=False)
+    bench.replica(engine)
+    (state,) = bench.traffic.engines.values()
+    for connection in bench.gateway.proxy.connections:
+        connection.abort()  # noticed by the request's task only after the grant below
+    state.ready = True
+    bench.traffic.release()
+    assert bench.traffic.in_flight == 1
+    await until(lambda: bench.traffic.in_flight == 0)
+    assert engine.asked == []
+    with pytest.raises(aiohttp.ClientError):
+        await asking
+
+
+class TestLauncherRestart:
+    """A container that starts anew counts its states from the beginning."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return replace(settings, pace=replace(settings.pace, long_poll=60.0))
+
+    async def test_a_launcher_that_starts_anew_is_heard(self, bench: Bench) -> None:
+        bench.model()
+        engine, launcher = await bench.engine(), await bench.launcher()
+        for _ in range(5):
+            launcher.say("starting")
+        launcher.say("ready")
+        bench.replica(engine, launcher_port=launcher.port)
+        await until(lambda: bool(bench.usable()))
+        await launcher.stop()
+        await until(lambda: not bench.usable())
+        again = await bench.launcher(launcher.port)
+        again.say("ready")
+        await until(lambda: bool(bench.usable()))

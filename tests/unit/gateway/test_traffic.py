@@ -21,6 +21,7 @@ EVENTS = st.lists(
         st.sampled_from(["arrive", "finish", "fail", "leave", "ready", "lost", "drain"]),
         st.integers(0, 7),
     ),
+    min_size=30,  # short runs meet few of the states
     max_size=80,
 )
 
@@ -46,6 +47,7 @@ async def _play(events: list[tuple[str, int]], slots: int, max_held: int) -> Non
         engine = engines[which % 3]
         if event == "arrive":
             placed = traffic.take()
+            assert placed is None or not waiting, "nobody overtakes those who wait"
             if placed is not None:
                 assert placed.usable
                 running.append(placed)

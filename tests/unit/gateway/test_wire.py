@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from glowplug.gateway.proxy import Reply
+
 from .bench import Bench, Exchange, chat, event, until
 from .raw import BODY, HEAD, PLAIN, read_all, read_answer
 
@@ -265,3 +267,43 @@ async def test_a_slow_reader_slows_the_engine_down(bench: Bench) -> None:
             piece = await reader.read(1_000_000)
             assert piece
             read += len(piece)
+
+
+class FakeOutlet:
+    """Records what a Reply does to its connection."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.ended: list[str] = []
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.ended.append("close")
+
+    def abort(self) -> None:
+        self.ended.append("abort")
+
+
+@pytest.mark.parametrize("body", [b"short", b"longer than promised"])
+def test_a_body_of_another_length_than_promised_is_never_whole(body: bytes) -> None:
+    outlet = FakeOutlet()
+    reply = Reply(outlet, http11=True, keep_alive=True)
+    reply.start(200, [], 10)
+    reply.write(body)
+    reply.finish()
+    assert outlet.ended == ["abort"]
+    assert not reply.whole
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_without_body_carries_no_framing(status: int) -> None:
+    outlet = FakeOutlet()
+    reply = Reply(outlet, http11=True, keep_alive=True)
+    reply.start(status, [])
+    reply.finish()
+    assert outlet.written.endswith(b"\r\n\r\n")
+    assert b"content-length" not in outlet.written
+    assert b"chunked" not in outlet.written
+    assert reply.whole
