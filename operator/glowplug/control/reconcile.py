@@ -102,7 +102,7 @@ class Deployments:
         view = self._eyes.observer.look(model.key, held.uid, dialect, mind, now)
         decided = self._decider.decide(model, view, mind)
         outcome = await self._hands.replicas.move(self._errand(model, view, decided, mind, now))
-        await self._surround(model, outcome, decided, mind, now)
+        await self._surround(model, decided, mind, now)
         await self._report(model, view, decided, outcome, mind)
         return self._pace(view, decided, outcome)
 
@@ -119,9 +119,7 @@ class Deployments:
             now=now,
         )
 
-    async def _surround(
-        self, model: Model, outcome: Outcome, decided: Decided, mind: Mind, now: float
-    ) -> None:
+    async def _surround(self, model: Model, decided: Decided, mind: Mind, now: float) -> None:
         """What stands around the replicas: Service, template check, snapshot."""
         recorder, recipe = self._hands.recorder, model.recipe
         try:
@@ -132,7 +130,7 @@ class Deployments:
             await recorder.warning(model.ref, "ServiceRefused", error.message)
         if not decided.wanted and not model.is_known_valid:
             await self._hands.replicas.try_template(recipe, mind, now)
-        if outcome.fleet.ready and model.lacks_snapshot(self._settings.store):
+        if model.lacks_snapshot(self._settings.store):
             body = snapshot_body(model.deployment, model.ref)
             with contextlib.suppress(AlreadyExists):
                 made = await self._hands.writer.create(MODELSNAPSHOTS, body)

@@ -176,7 +176,7 @@ def snapshot_verdict(recipe: Recipe, snapshot: ModelSnapshot | None, *, store: b
         told = "No store is configured (chart value store.url); the source is loaded."
         return verdict("False", "NoStore", told)
     if snapshot is None:
-        told = "A snapshot is taken once the first replica serves; until then the source is loaded."
+        told = "A snapshot is about to be taken; until then the source is loaded."
         return verdict("Unknown", "NotTaken", told)
     ready = condition(snapshot.status.get("conditions") or [], "Ready")
     if recipe.weights.kind == "snapshot":

@@ -1,4 +1,4 @@
-"""A snapshot is taken once the first replica serves; its Job's Pod tells the result."""
+"""A snapshot is taken as soon as a model names its source; its Job's Pod tells the result."""
 
 import json
 
