@@ -1,10 +1,11 @@
 """Replicas follow demand: from zero and back, across a killed operator and a rolling update."""
 
 import asyncio
+import base64
 import contextlib
 import signal
 
-from glowplug.kube import LEASES, MODELDEPLOYMENTS, PODS, SERVICES, Client, NotFound
+from glowplug.kube import CONFIGMAPS, LEASES, MODELDEPLOYMENTS, PODS, SERVICES, Client, NotFound
 
 SMALL = {"scaling": {"targetConcurrency": 2, "maxReplicas": 8, "idleAfter": "1s"}}
 
@@ -208,3 +209,21 @@ async def test_the_service_comes_back_and_a_foreign_one_is_left_alone(
     await models.becomes("taken", "Ready", "True", "ScaledToZero")
     left = await client.get(SERVICES, "taken", namespace)
     assert left["spec"]["selector"] == {"app": "other"}
+
+
+async def test_the_launcher_is_in_each_namespace_and_every_model_owns_it(
+    operator, client, kubelet, models, eventually, namespace
+):
+    await operator.start()
+    made = [await models.create(name, replicas=1) for name in ("a", "b")]
+    await has(kubelet, 2, eventually)
+
+    async def owned_by_both():
+        with contextlib.suppress(NotFound):
+            found = await client.get(CONFIGMAPS, "glowplug-launcher", namespace)
+            owners = {owner["uid"] for owner in found["metadata"]["ownerReferences"]}
+            return found if owners == {one["metadata"]["uid"] for one in made} else None
+        return None
+
+    found = await eventually(owned_by_both)
+    assert base64.b64decode(found["binaryData"]["launcher.pyz"]) == b"a zipapp"
