@@ -141,9 +141,9 @@ async def run(stack: Stack, rounds: int) -> Report:
     stack.deploy(stack.smollm2(OURS))
     for body in peer_objects():
         stack.apply(body)
-    await stack.until(lambda: stack.condition(OURS, "SnapshotReady", status="True"), 120)
     try:
         await measure_ours(stack, Report())
+        await stack.until(lambda: stack.condition(OURS, "SnapshotReady", status="True"), 120)
         await measure_peer(stack, Report())
         for _ in range(rounds):
             await measure_ours(stack, report)

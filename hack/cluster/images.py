@@ -42,7 +42,10 @@ def ensure(paths: Paths, names: Sequence[str]) -> list[str]:
 
 
 def load(paths: Paths, tags: Sequence[str]) -> None:
-    """Import images into our containerd, but for those it holds already."""
+    """Import images into our containerd, but for those it holds already.
+
+    Each gets a second tag, the start of its id: a release that names it rolls with the image.
+    """
     held = _held(paths)
     for tag in tags:
         wanted = image_id(paths, tag)
@@ -54,6 +57,16 @@ def load(paths: Paths, tags: Sequence[str]) -> None:
         try:
             run([*push, f"oci-archive:{archive}:{tag}"])
             run(ctr(paths, "images", "import", archive))
+            run(
+                ctr(
+                    paths,
+                    "images",
+                    "tag",
+                    "--force",
+                    tag,
+                    f"{tag.rpartition(':')[0]}:{wanted[:12]}",
+                )
+            )
             run(ctr(paths, "images", "label", tag, f"{LABEL}.id={wanted}"))
         finally:
             archive.unlink(missing_ok=True)

@@ -35,8 +35,8 @@ async def demo(stack: Stack) -> None:
 async def _at_zero(stack: Stack) -> None:
     console.rule("1. A model at zero")
     stack.kubectl("apply", "-f", str(EXAMPLE / "modeldeployment.yaml"))
-    with console.status("waiting for the snapshot, and for zero replicas"):
-        await stack.until(lambda: stack.condition(MODEL, "SnapshotReady", status="True"), 180)
+    with console.status("waiting until it is known, and at zero"):
+        await stack.until(lambda: stack.condition(MODEL, "Ready", reason="ScaledToZero"), 180)
         await stack.until(lambda: stack.pods(MODEL) == [], 180)
     console.print(stack.kubectl("get", "modeldeployments.glowplug.dev", MODEL))
 

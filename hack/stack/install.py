@@ -63,8 +63,8 @@ def _example(name: str) -> ModuleType:
 def _release(where: Paths) -> None:
     """`helm upgrade --install` of the chart, with this tree's images."""
     values = {
-        "image.tag": "dev",
-        "snapshotter.image.tag": "dev",
+        "image.tag": _tag(where, "operator"),
+        "snapshotter.image.tag": _tag(where, "snapshotter"),
         "prometheus.url": PROMETHEUS_URL,
         "store.url": f"s3://{STORE}/snapshots",
         "store.endpoint": S3_ENDPOINT,
@@ -87,18 +87,12 @@ def _release(where: Paths) -> None:
         crds = ["-f", str(REPOSITORY / "crds")]
         lifecycle.kubectl(where, "apply", "--server-side", "--force-conflicts", *crds)
         run([where.bin / "helm", "--kubeconfig", where.kubeconfig, *words], timeout=180)
-        _roll_changed_images(where)
     console.print("[green]✓[/] Glowplug installed")
 
 
-def _roll_changed_images(where: Paths) -> None:
-    """Stamp the image's id on the Pods: the tag `dev` alone would not roll them."""
-    image = image_builder.image_id(where, image_builder.IMAGES["operator"].tag)
-    stamp = {"metadata": {"annotations": {"glowplug.dev/image-id": image}}}
-    patch = json.dumps({"spec": {"template": stamp}})
-    for name in ("glowplug-operator", "glowplug-gateway"):
-        lifecycle.kubectl(where, "-n", SYSTEM, "patch", "deployment", name, "-p", patch)
-        lifecycle.kubectl(where, "-n", SYSTEM, "rollout", "status", "deployment", name)
+def _tag(where: Paths, name: str) -> str:
+    """The tag that names the image's content, so that a changed image rolls its Pods."""
+    return image_builder.image_id(where, image_builder.IMAGES[name].tag)[:12]
 
 
 def _namespace(where: Paths) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -12,14 +13,9 @@ from stack.stack import Stack
 FRANCE = "What is the capital of France?"
 
 
-async def snapshot_taken(stack: Stack, name: str) -> None:
-    """Wait for the snapshot, so that every start is measured from the same place."""
-    await stack.until(lambda: stack.condition(name, "SnapshotReady", status="True"), 120)
-
-
 async def test_first_request_at_zero_is_answered_and_its_stages_add_up(stack: Stack) -> None:
     name = stack.deploy(stack.smollm2("wake"))
-    await snapshot_taken(stack, name)
+    await stack.until(lambda: stack.condition(name, "Ready", reason="ScaledToZero"), 30)
     assert stack.pods(name) == []
 
     answer = await ask(stack.gateway_url, name, FRANCE)
@@ -35,11 +31,28 @@ async def test_first_request_at_zero_is_answered_and_its_stages_add_up(stack: St
     assert stages["load"] > 0
 
 
+async def test_a_snapshot_is_taken_at_first_use_and_restored_at_the_next(stack: Stack) -> None:
+    name = stack.deploy(stack.smollm2("snap"))
+    first = await ask(stack.gateway_url, name, FRANCE)
+    assert first.finished, first
+    taken = await stack.until(lambda: stack.condition(name, "SnapshotReady", status="True"), 90)
+    assert taken
+    digest = stack.status(name)["snapshot"]["digest"]
+    await stack.until(lambda: stack.pods(name) == [], 60)
+
+    second = await ask(stack.gateway_url, name, FRANCE)
+
+    assert second.text == first.text
+    launch = stack.pods(name)[0]["spec"]["containers"][0]["env"]
+    config = next(json.loads(one["value"]) for one in launch if one["name"] == "GLOWPLUG_LAUNCH")
+    assert config["restore"]["kind"] == "snapshot"
+    assert config["restore"]["digest"] == digest
+
+
 async def test_a_slow_start_speaks_from_the_fifth_second_and_survives_the_engines_death(
     stack: Stack,
 ) -> None:
     name = stack.deploy(stack.smollm2("slow", start_delay=8))
-    await snapshot_taken(stack, name)
 
     asking = asyncio.create_task(ask(stack.gateway_url, name, FRANCE))
     killed = await stack.kill_first_engine(name)
@@ -59,7 +72,6 @@ async def test_the_init_container_form_serves_an_image_that_runs_no_launcher(sta
     body = stack.smollm2("init")
     body["spec"]["engine"]["restore"] = "Init"
     name = stack.deploy(body)
-    await snapshot_taken(stack, name)
 
     answer = await ask(stack.gateway_url, name, FRANCE)
 
