@@ -84,7 +84,6 @@ def capacity(fleet: Fleet, wanted: int, refused: Verdict | None) -> Verdict:
     homeless = [pod for pod in fleet.active if pod.unschedulable is not None]
     if homeless:
         told = (homeless[0].unschedulable or "").split(" preemption:")[0].strip()
-        # The scheduler's counts of nodes may change while nothing does for us, its words less so.
         return Verdict(
             "CapacityAvailable",
             "False",

@@ -38,4 +38,5 @@ class Ref:
         return reference | ({"namespace": self.namespace} if self.namespace else {})
 
     def __str__(self) -> str:
-        return f"{self.kind}/{self.namespace}/{self.name}" if self.namespace else self.name
+        where = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.kind}/{where}{self.name}"

@@ -20,7 +20,6 @@ class Trouble:
 
     reason: str
     sentence: str
-    pod: str
     missing_secret: str | None = None
 
 
@@ -31,7 +30,7 @@ def trouble_of(pod: PodRecord) -> Trouble | None:
         if found is not None:
             return found
     if pod.phase == "Failed":
-        return Trouble("PodFailed", f"Pod {pod.name} has failed and is replaced.", pod.name)
+        return Trouble("PodFailed", f"Pod {pod.name} has failed and is replaced.")
     return None
 
 
@@ -43,13 +42,11 @@ def _container_trouble(pod: PodRecord, container: ContainerRecord) -> Trouble | 
             "ImagePullFailed",
             f"Pod {pod.name} cannot get the image of container {container.name}: "
             f"{told or waiting}. Check engine.image and the node's access to its registry.",
-            pod.name,
         )
     if waiting in _CONFIG:
         return Trouble(
             "ContainerConfigError",
             f"Pod {pod.name} cannot start container {container.name}: {told or waiting}.",
-            pod.name,
             missing_secret=_missing_secret(container.waiting_message),
         )
     if container.running or not (container.restart_count or waiting == "CrashLoopBackOff"):
@@ -63,7 +60,6 @@ def _ended(pod: PodRecord, container: ContainerRecord) -> Trouble:
             "OutOfMemory",
             f"Container {container.name} of Pod {pod.name} ran out of memory and was killed; raise "
             "engine.resources.limits.memory.",
-            pod.name,
         )
     reason, told = _last_words(container.message)
     restoring = container.name == meta.CONTAINER_RESTORE or reason is not None
@@ -72,7 +68,6 @@ def _ended(pod: PodRecord, container: ContainerRecord) -> Trouble:
         f"Container {container.name} of Pod {pod.name} ended with exit code {container.exit_code} "
         f"after {container.restart_count} restarts"
         + (f": {told}" if told else f"; see kubectl logs {pod.name} -p."),
-        pod.name,
     )
 
 

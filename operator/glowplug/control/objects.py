@@ -29,12 +29,8 @@ class Key:
     name: str
 
     def __str__(self) -> str:
-        return f"{self.kind}/{self.namespace}/{self.name}" if self.namespace else str(self.ref)
-
-    @property
-    def ref(self) -> str:
-        """namespace/name, or the name alone."""
-        return f"{self.namespace}/{self.name}" if self.namespace else f"{self.kind}/{self.name}"
+        where = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.kind}/{where}{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

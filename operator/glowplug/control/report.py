@@ -120,7 +120,7 @@ def find_troubles(fleet: Fleet, launcher_errors: Mapping[str, str]) -> list[Trou
         told = launcher_errors.get(pod.uid)
         trouble = trouble_of(pod)
         if told is not None and not pod.ready:
-            trouble = Trouble("EngineFailed", f"Pod {pod.name}: {told.rstrip('.')}.", pod.name)
+            trouble = Trouble("EngineFailed", f"Pod {pod.name}: {told.rstrip('.')}.")
         if trouble is not None:
             found.append(trouble)
     return found
