@@ -83,16 +83,22 @@ def is_transition(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 
 def _essence(status: Mapping[str, Any]) -> tuple[object, ...]:
-    conditions = [
-        (c.get("type"), c.get("status"), c.get("reason"), c.get("observedGeneration"))
-        for c in status.get("conditions") or ()
-    ]
     return (
         [status.get(key) for key in _TRANSITIONS],
         (status.get("decision") or {}).get("desired"),
         ((status.get("coldStart") or {}).get("last") or {}).get("at"),
-        conditions,
+        [_turn(condition) for condition in status.get("conditions") or ()],
     )
+
+
+def _turn(condition: Mapping[str, Any]) -> tuple[object, ...]:
+    """What makes a condition another one: not its words, but for how many replicas lack a place."""
+    missing = None
+    if condition.get("type") == "CapacityAvailable":
+        # Before the colon are our own words with the count, after it the scheduler's.
+        missing = str(condition.get("message")).split(":")[0]
+    parts = (condition.get(key) for key in ("type", "status", "reason", "observedGeneration"))
+    return (*parts, missing)
 
 
 def within(part: Any, whole: Any) -> bool:

@@ -102,6 +102,16 @@ def condition(**changes: Any) -> dict[str, Any]:
     ("before", "after", "expected"),
     [
         (condition(), condition(message="other words"), False),
+        (
+            condition(type="CapacityAvailable", message="1 of 3 replicas have no node: busy"),
+            condition(type="CapacityAvailable", message="1 of 3 replicas have no node: very busy"),
+            False,
+        ),
+        (
+            condition(type="CapacityAvailable", message="1 of 3 replicas have no node: busy"),
+            condition(type="CapacityAvailable", message="2 of 3 replicas have no node: busy"),
+            True,
+        ),
         (condition(), condition(status="False"), True),
         (condition(), condition(reason="Starting"), True),
         (condition(), condition(observedGeneration=2), True),
