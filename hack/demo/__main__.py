@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from typing import Any
 
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from cluster.commands import console
 from cluster.config import ClusterError
+from glowplug.cli import timeline, view
 from stack.ask import Answer, ask, load
 from stack.install import install
 from stack.stack import EXAMPLE, Stack
@@ -25,8 +25,9 @@ TARGET_REPLICAS = 3
 async def demo(stack: Stack) -> None:
     """Ask at zero, raise load, let it idle; every step prints what happened."""
     await _at_zero(stack)
+    before = stack.status(MODEL).get("coldStart", {}).get("last", {}).get("at")
     answer = await _first_question(stack)
-    await _show_cold_start(stack, answer)
+    await _show_cold_start(stack, answer, before)
     await _raise_load(stack)
     await _back_to_zero(stack)
     _where_to_look_next(stack)
@@ -58,16 +59,14 @@ async def _first_question(stack: Stack) -> Answer:
     return answer
 
 
-async def _show_cold_start(stack: Stack, answer: Answer) -> None:
-    last = await stack.until(lambda: stack.status(MODEL).get("coldStart", {}).get("last"), 30)
-    table = Table(title="Where the first user's time went", title_justify="left")
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    table.add_column("")
-    for stage, seconds in last["stages"].items():
-        table.add_row(stage, f"{seconds:.2f}", Text("█" * round(seconds * 10), style="cyan"))
-    table.add_row("[bold]sum[/]", f"[bold]{sum(last['stages'].values()):.2f}[/]", "")
-    console.print(table)
+def _newer(stack: Stack, before: str | None) -> dict[str, Any]:
+    cold: dict[str, Any] = stack.status(MODEL).get("coldStart", {})
+    return cold if cold.get("last", {}).get("at") not in (None, before) else {}
+
+
+async def _show_cold_start(stack: Stack, answer: Answer, before: str | None) -> None:
+    cold = await stack.until(lambda: _newer(stack, before), 30)
+    console.print(timeline.render(view.cold_start(cold)))
     console.print(f"the client measured {answer.first_token:.2f} s\n")
 
 
@@ -97,7 +96,7 @@ def _line(stack: Stack, seconds: float) -> str:
     status = stack.status(MODEL)
     decision = status.get("decision", {})
     ready, desired = status.get("readyReplicas", 0), decision.get("desired", 0)
-    return f"{seconds:5.0f} s  {ready} ready of {desired} wanted: {decision.get('reason', '')}"
+    return f"{seconds:5.0f} s  {ready} ready of {desired} wanted\n{decision.get('reason', '')}"
 
 
 async def _back_to_zero(stack: Stack) -> None:
@@ -110,24 +109,22 @@ async def _back_to_zero(stack: Stack) -> None:
             return stack.pods(MODEL) == []
 
         await stack.until(gone, 240, pause=1)
-    console.print(stack.kubectl("get", "modeldeployments.glowplug.dev", MODEL))
+    console.print(f"\n{stack.kubectl('get', 'modeldeployments.glowplug.dev', MODEL)}")
 
 
 def _where_to_look_next(stack: Stack) -> None:
     console.rule("Where to look next")
-    glowplug = f".venv/bin/glowplug -n {stack.namespace}"
     hints = {
         'eval "$(PYTHONPATH=hack .venv/bin/python -m cluster env)"': "kubectl and helm for it",
-        f"{glowplug} status {MODEL}": "the model, in words",
-        f"{glowplug} timeline {MODEL}": "its cold starts, as bars",
+        f".venv/bin/glowplug status {MODEL} -n {stack.namespace}": "the model, in words",
+        f".venv/bin/glowplug timeline {MODEL} -n {stack.namespace}": "its cold starts, as bars",
         f"curl {stack.gateway_url}/v1/models": "the OpenAI-compatible URL",
         f"{stack.prometheus_url}/graph?g0.expr=vllm:num_requests_waiting": "its queue",
         "make cluster-down": "leaves nothing behind",
     }
-    table = Table.grid(padding=(0, 3))
     for command, purpose in hints.items():
-        table.add_row(Text(command), Text(purpose, style="dim"))
-    console.print(table)
+        console.print(f"[dim]# {purpose}[/]")
+        console.print(command, markup=False, soft_wrap=True)
 
 
 def main() -> int:
