@@ -120,14 +120,15 @@ class Stack:
         return count
 
     def objects_of(self, name: str) -> list[str]:
-        """What exists in the namespace because of this model, as kind/name."""
-        kinds = "modeldeployments.glowplug.dev,modelsnapshots.glowplug.dev,pods,services,jobs"
+        """What exists in the namespace because of this only model, as kind/name."""
+        kinds = "modeldeployments.glowplug.dev,modelsnapshots.glowplug.dev"
+        kinds += ",pods,services,configmaps,jobs,endpointslices"
         items = json.loads(self.kubectl("get", kinds, "-o", "json"))["items"]
         return [
             f"{item['kind']}/{item['metadata']['name']}"
             for item in items
             if item["metadata"]["name"] == name
-            or item["metadata"].get("labels", {}).get("glowplug.dev/model") == name
+            or item["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "glowplug"
         ]
 
     async def until(self, probe: Callable[[], T], seconds: float, pause: float = 0.5) -> T:
