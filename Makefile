@@ -48,9 +48,10 @@ bench: venv ## The claims of the README, measured here
 	$(BIN)/python benchmarks/cold_start.py --quick
 
 .PHONY: crds
-crds: venv ## Generate crds/ and the chart's copy from the pydantic models
+crds: venv ## Generate the CRDs, the chart's copy and docs/reference.md from the pydantic models
 	$(BIN)/python -m glowplug.api.crds crds
 	cp crds/*.yaml charts/glowplug/crds/
+	PYTHONPATH=hack $(BIN)/python -m reference
 
 .PHONY: cluster-up
 cluster-up: venv ## A local Kubernetes 1.35 from source, without Docker; seconds once built

@@ -1,0 +1,1 @@
+"""Writes docs/reference.md, every field of every kind, from the CRDs."""
