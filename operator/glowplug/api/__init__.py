@@ -24,7 +24,8 @@ from glowplug.api.engines import (
 from glowplug.api.parsing import InvalidObject, parse
 from glowplug.api.pool import GPUPool, GPUPoolSpec, Rung
 from glowplug.api.replica import Replica, replicas_of
-from glowplug.api.scaling import SLO, Scaling, Schedule, Warmth
+from glowplug.api.scaling import SLO, Scaling, Warmth
+from glowplug.api.schedule import Schedule, Spell
 from glowplug.api.shared import SecretRef, Toleration
 from glowplug.api.snapshot import Destination, ModelSnapshot, ModelSnapshotSpec
 
@@ -55,6 +56,7 @@ __all__ = [
     "Schedule",
     "SecretRef",
     "SnapshotUse",
+    "Spell",
     "Toleration",
     "Update",
     "Warmth",

@@ -1,19 +1,14 @@
 """Scaling and Warmth: the part of a ModelDeployment that `decide` works from."""
 
-from datetime import UTC, datetime
 from typing import Annotated, ClassVar
-from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from glowplug.api.base import Part, Rule
 from glowplug.api.fields import Items, duration, percent
+from glowplug.api.schedule import Schedule
 
 MAX_REPLICAS = 8
-
-_CRON = r"^[-0-9A-Za-z*,/#]+( +[-0-9A-Za-z*,/#]+){4}$"
-Cron = Annotated[str, Field(min_length=9, max_length=128, pattern=_CRON)]
 
 
 class SLO(Part):
@@ -25,37 +20,6 @@ class SLO(Part):
     attainment: Annotated[float, percent()] = Field(
         "99%", validate_default=True, description="Share of requests that wait no longer."
     )
-
-
-class Schedule(Part):
-    """A floor under the replicas between two cron times."""
-
-    start: Cron = Field(description='When the floor begins, as cron: "0 8 * * 1-5".')
-    end: Cron = Field(description='When it ends, as cron: "0 18 * * 1-5".')
-    timezone: Annotated[
-        str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z][-+A-Za-z0-9_/]*$")
-    ] = Field("UTC", description="Time zone of both, for example Europe/Berlin.")
-    replicas: Annotated[int, Field(ge=1, le=1000)] = Field(
-        description="Replicas to keep meanwhile, at most scaling.maxReplicas."
-    )
-
-    @field_validator("start", "end")
-    @classmethod
-    def _readable(cls, value: str) -> str:
-        try:
-            next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)))
-        except (CronSimError, StopIteration) as problem:
-            raise ValueError(f"{value!r} is not a cron time that comes: {problem}") from None
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ValueError, OSError, KeyError):
-            raise ValueError(f"{value!r} is not a known time zone such as Europe/Berlin") from None
-        return value
 
 
 class Scaling(Part):

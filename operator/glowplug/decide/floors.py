@@ -1,50 +1,24 @@
 """Floors under the count: cron schedules, and the promise of a first answer."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
-from cronsim import CronSim
-
-from glowplug.api import Schedule, Warmth
+from glowplug.api import Schedule, Spell, Warmth
 from glowplug.decide.observation import LeadTimes, seconds
 
 
 @dataclass(slots=True)
 class CronFloor:
-    """One schedule: its floor holds from a start until the next end."""
+    """One schedule, which is asked again only when what it said has run out."""
 
     schedule: Schedule
-    _since: float = 0.0
-    _until: float = 0.0
-    _active: bool = False
+    _spell: Spell | None = None
 
     def at(self, now: float) -> int:
         """Replicas to keep at a time in seconds since the epoch."""
-        if not self._since <= now < self._until:
-            self._look(now)
-        return self.schedule.replicas if self._active else 0
-
-    def _look(self, now: float) -> None:
-        """Find the last change before now and the next one; in between nothing is computed."""
-        local = datetime.fromtimestamp(int(now), ZoneInfo(self.schedule.timezone))
-        started = _before(self.schedule.start, local)
-        ended = _before(self.schedule.end, local)
-        self._active = started is not None and (ended is None or started > ended)
-        self._since = float(int(now))
-        self._until = min(_after(self.schedule.start, local), _after(self.schedule.end, local))
-
-
-def _before(cron: str, local: datetime) -> float | None:
-    """The last time of a cron at or before a moment, in seconds since the epoch."""
-    next_minute = local.replace(second=0) + timedelta(minutes=1)
-    last = next(CronSim(cron, next_minute, reverse=True), None)
-    return last.timestamp() if last is not None else None
-
-
-def _after(cron: str, local: datetime) -> float:
-    """The next time of a cron after a moment, in seconds since the epoch."""
-    return next(CronSim(cron, local)).timestamp()
+        spell = self._spell
+        if spell is None or not spell.since <= now < spell.until:
+            self._spell = spell = self.schedule.spell(now)
+        return self.schedule.replicas if spell.active else 0
 
 
 @dataclass(frozen=True, slots=True)
