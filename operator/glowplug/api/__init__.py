@@ -28,10 +28,13 @@ from glowplug.api.scaling import SLO, Scaling, Warmth
 from glowplug.api.schedule import Schedule, Spell
 from glowplug.api.shared import SecretRef, Toleration
 from glowplug.api.snapshot import Destination, ModelSnapshot, ModelSnapshotSpec
+from glowplug.api.stages import STAGES, UNATTRIBUTED
 
 __all__ = [
     "GPU",
     "SLO",
+    "STAGES",
+    "UNATTRIBUTED",
     "Destination",
     "Dialect",
     "Engine",

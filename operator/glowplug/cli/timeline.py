@@ -9,8 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from glowplug.api import STAGES
 from glowplug.cli import words
-from glowplug.cli.view import STAGES, ColdStart, PathStatistics, Seconds, Start
+from glowplug.cli.view import ColdStart, PathStatistics, Seconds, Start
 
 BAR = 40
 NO_STATISTICS = PathStatistics(samples=0, p50={}, p90={})

@@ -10,22 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The order in which a cold start goes through its stages.
-STAGES = (
-    "decide",
-    "schedule",
-    "node",
-    "sandbox",
-    "image",
-    "restore",
-    "start",
-    "load",
-    "compile",
-    "route",
-    "first_token",
-    "unattributed",
-)
-
 Seconds = Mapping[str, float]
 
 

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from glowplug.api import Replica
+from glowplug.api import STAGES, UNATTRIBUTED, Replica
 from glowplug.gateway.proxy import Address
-
-# The order in which a starting replica passes them; a held request's comment names the furthest.
-STAGES = (
-    "decide",
-    "schedule",
-    "node",
-    "sandbox",
-    "image",
-    "restore",
-    "start",
-    "load",
-    "compile",
-    "route",
-    "first_token",
-)
 
 
 def progress(stage: str) -> int:
-    """How far a stage is along a start; -1 for a word that names no stage."""
-    return STAGES.index(stage) if stage in STAGES else -1
+    """How far a stage is along a start; -1 for a word that names none."""
+    return STAGES.index(stage) if stage in STAGES and stage != UNATTRIBUTED else -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,11 @@ from glowplug.observe.launchers import ReplicaStates
 from glowplug.observe.prometheus import Health, PrometheusSignals
 from glowplug.observe.replicas import Census, Seen, census, model_keys, replicas_of_pod
 from glowplug.observe.slices import SliceRecord, trim_slice
-from glowplug.observe.stages import STAGES, ColdStart
+from glowplug.observe.stages import ColdStart
 from glowplug.observe.state import ReplicaState, StageSpan
 from glowplug.observe.timeline import PodTimeline
 
 __all__ = [
-    "STAGES",
     "Census",
     "ColdStart",
     "ColdStartHistory",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from glowplug.observe.stages import STAGES, ColdStart
+from glowplug.api import STAGES
+from glowplug.observe.stages import ColdStart
 
 PATHS = ("cold", "cached", "standby", "asleep")
 

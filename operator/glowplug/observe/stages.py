@@ -9,24 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from glowplug.api import STAGES, UNATTRIBUTED
 from glowplug.observe.demand import First
 from glowplug.observe.state import ReplicaState, StageSpan
 from glowplug.observe.timeline import PodInstants
 
-STAGES = (
-    "decide",
-    "schedule",
-    "node",
-    "sandbox",
-    "image",
-    "restore",
-    "start",
-    "load",
-    "compile",
-    "route",
-    "first_token",
-    "unattributed",
-)
 _LAUNCHER_STAGES = frozenset({"restore", "start", "load", "compile"})
 
 
@@ -114,10 +101,10 @@ def partition(begin: float, end: float, spans: Iterable[StageSpan]) -> dict[str,
             continue
         start = min(max(span.start, reached), end)
         stop = min(max(span.end, start), end)
-        seconds["unattributed"] += start - reached
+        seconds[UNATTRIBUTED] += start - reached
         seconds[span.name] += stop - start
         reached = stop
-    seconds["unattributed"] += end - reached
+    seconds[UNATTRIBUTED] += end - reached
     return seconds
 
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from glowplug.api import STAGES
 from glowplug.cli.timeline import BAR, NO_STATISTICS, bar, render, rows
-from glowplug.cli.view import STAGES, Start, cold_start
+from glowplug.cli.view import Start, cold_start
 
 STATUS = {
     "last": {

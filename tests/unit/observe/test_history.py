@@ -2,7 +2,8 @@
 
 import pytest
 
-from glowplug.observe import STAGES, ColdStart, ColdStartHistory, MeasuredLeadTimes
+from glowplug.api import STAGES
+from glowplug.observe import ColdStart, ColdStartHistory, MeasuredLeadTimes
 from glowplug.observe.history import quantile
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowplug.observe import STAGES, ReplicaState, StageSpan
+from glowplug.api import STAGES
+from glowplug.observe import ReplicaState, StageSpan
 from glowplug.observe.demand import First
 from glowplug.observe.stages import Start, cold_start, partition, start_of
 from glowplug.observe.timeline import PodInstants
