@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from glowplug.api import meta
-from glowplug.api.replica import replicas_of
+from glowplug.api import meta, replicas_of
 from glowplug.kube import PodRecord
 
 SURGE_PATIENCE_S = 60.0
@@ -196,15 +195,7 @@ def draining_since(pod: PodRecord) -> float | None:
 
 def waits_by_itself(pod: PodRecord) -> bool:
     """Whether the Pod has a launcher, whose preStop waits for the requests in flight."""
-    listed = replicas_of(
-        uid=pod.uid,
-        namespace=pod.namespace,
-        name=pod.name,
-        ip=pod.ip,
-        labels=pod.labels,
-        annotations=pod.annotations,
-        deleting=pod.deleting,
-    )
+    listed = replicas_of(pod)
     return bool(listed) and all(replica.launcher_port is not None for replica in listed)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from glowplug.api import meta
 
@@ -32,31 +32,41 @@ class Replica:
         return (self.pod_uid, self.process, self.port)
 
 
-def replicas_of(
-    *,
-    uid: str,
-    namespace: str,
-    name: str,
-    ip: str | None,
-    labels: Mapping[str, str],
-    annotations: Mapping[str, str],
-    deleting: bool,
-) -> tuple[Replica, ...]:
+class _Pod(Protocol):
+    """What has to be known of a Pod; read-only, so that a frozen record fits."""
+
+    @property
+    def uid(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def ip(self) -> str | None: ...
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+    @property
+    def annotations(self) -> Mapping[str, str]: ...
+    @property
+    def deleting(self) -> bool: ...
+
+
+def replicas_of(pod: _Pod) -> tuple[Replica, ...]:
     """Read the replicas that a Pod lists in its annotation.
 
     A Pod without the annotation, or with one that is not ours to read, lists none: one broken
     Pod must not stop the others.
     """
-    draining = deleting or labels.get(meta.LABEL_STATE) == meta.STATE_DRAINING
+    draining = pod.deleting or pod.labels.get(meta.LABEL_STATE) == meta.STATE_DRAINING
     return tuple(
         Replica(
-            pod_uid=uid,
+            pod_uid=pod.uid,
             process=entry["process"],
-            namespace=namespace,
+            namespace=pod.namespace,
             model=entry["model"],
-            pod=name,
-            revision=labels.get(meta.LABEL_REVISION, ""),
-            ip=ip or None,
+            pod=pod.name,
+            revision=pod.labels.get(meta.LABEL_REVISION, ""),
+            ip=pod.ip or None,
             port=entry["port"],
             launcher_port=entry.get("launcherPort"),
             health_path=entry.get("healthPath", "/health"),
@@ -64,7 +74,7 @@ def replicas_of(
             metrics=entry.get("metrics"),
             draining=draining,
         )
-        for entry in _entries(annotations.get(meta.ANNOTATION_REPLICAS, "[]"))
+        for entry in _entries(pod.annotations.get(meta.ANNOTATION_REPLICAS, "[]"))
     )
 
 

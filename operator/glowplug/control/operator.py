@@ -16,7 +16,7 @@ from glowplug.act.pods import Pods
 from glowplug.act.service import ServiceRecord, Services, trim_service
 from glowplug.act.status import StatusWriter
 from glowplug.act.writer import Writer
-from glowplug.api import Replica, meta
+from glowplug.api import Replica, meta, replicas_of
 from glowplug.control.budget import Budgets
 from glowplug.control.deciding import Decider
 from glowplug.control.handlers import Watcher
@@ -51,7 +51,6 @@ from glowplug.observe import (
     PrometheusSignals,
     ReplicaStates,
     model_keys,
-    replicas_of_pod,
     trim_slice,
 )
 
@@ -266,7 +265,7 @@ class Operator:
         return {
             replica.metrics
             for pod in self.pods.all()
-            for replica in replicas_of_pod(pod)
+            for replica in replicas_of(pod)
             if replica.metrics is not None
         }
 

@@ -8,9 +8,8 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from glowplug.api import Replica
+from glowplug.api import Replica, replicas_of
 from glowplug.kube import PodRecord
-from glowplug.observe import replicas_of_pod
 
 
 def targets(pods: Iterable[PodRecord]) -> list[dict[str, Any]]:
@@ -27,7 +26,7 @@ def targets(pods: Iterable[PodRecord]) -> list[dict[str, Any]]:
             },
         }
         for pod in live
-        for replica in replicas_of_pod(pod)
+        for replica in replicas_of(pod)
         if replica.metrics is not None
     ]
 

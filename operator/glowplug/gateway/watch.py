@@ -74,9 +74,9 @@ class ClusterWatch:
             self._fleet.remove_model(old.model.key)
 
     def _pod_changed(self, old: PodRecord | None, new: PodRecord | None) -> None:
-        present = _replicas(new) if new is not None else ()
+        present = replicas_of(new) if new is not None else ()
         keys = {replica.key for replica in present}
-        for replica in _replicas(old) if old is not None else ():
+        for replica in replicas_of(old) if old is not None else ():
             if replica.key not in keys:
                 self._fleet.remove_replica(replica)
         for replica in present:
@@ -126,18 +126,6 @@ def stage_of(pod: PodRecord, replica: Replica) -> str:
     if any(c.running and c.name == meta.CONTAINER_RESTORE for c in pod.init_containers):
         return "restore"
     return "image"
-
-
-def _replicas(pod: PodRecord) -> tuple[Replica, ...]:
-    return replicas_of(
-        uid=pod.uid,
-        namespace=pod.namespace,
-        name=pod.name,
-        ip=pod.ip,
-        labels=pod.labels,
-        annotations=pod.annotations,
-        deleting=pod.deleting,
-    )
 
 
 def _estimate(status: Json) -> float | None:

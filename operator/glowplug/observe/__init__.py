@@ -8,7 +8,7 @@ from glowplug.observe.gateways import GatewayDemand
 from glowplug.observe.history import ColdStartHistory, MeasuredLeadTimes, PathStats
 from glowplug.observe.launchers import ReplicaStates
 from glowplug.observe.prometheus import Health, PrometheusSignals
-from glowplug.observe.replicas import Census, Seen, census, model_keys, replicas_of_pod
+from glowplug.observe.replicas import Census, Seen, census, model_keys
 from glowplug.observe.slices import SliceRecord, trim_slice
 from glowplug.observe.stages import ColdStart
 from glowplug.observe.state import ReplicaState, StageSpan
@@ -37,7 +37,6 @@ __all__ = [
     "Totals",
     "census",
     "model_keys",
-    "replicas_of_pod",
     "signals",
     "trim_slice",
 ]

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import aiohttp
 import orjson
 
-from glowplug.api import Replica
+from glowplug.api import Replica, replicas_of
 from glowplug.kube import PodRecord, WatchCache
-from glowplug.observe.replicas import Key, replicas_of_pod
+from glowplug.observe.replicas import Key
 from glowplug.observe.state import ReplicaState, parse_state
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class ReplicaStates:
         self._wake.set()
 
     def _follow(self, uid: str, pod: PodRecord | None) -> None:
-        wanted = {r.key: r for r in replicas_of_pod(pod) if r.ip} if pod is not None else {}
+        wanted = {r.key: r for r in replicas_of(pod) if r.ip} if pod is not None else {}
         for key in [key for key in self._polls if key[0] == uid]:
             replica, task = self._polls[key]
             if key not in wanted or wanted[key].ip != replica.ip:

@@ -60,19 +60,6 @@ class Census:
     failures: tuple[str, ...]
 
 
-def replicas_of_pod(pod: PodRecord) -> tuple[Replica, ...]:
-    """The replicas that a Pod holds; none for a Pod that is not a replica's."""
-    return replicas_of(
-        uid=pod.uid,
-        namespace=pod.namespace,
-        name=pod.name,
-        ip=pod.ip,
-        labels=pod.labels,
-        annotations=pod.annotations,
-        deleting=pod.deleting,
-    )
-
-
 def restore_spans(pod: PodRecord) -> tuple[StageSpan, ...]:
     """Stages that a restore init container left in its termination message."""
     for container in pod.init_containers:
@@ -84,7 +71,7 @@ def restore_spans(pod: PodRecord) -> tuple[StageSpan, ...]:
 
 def model_keys(pod: PodRecord) -> list[str]:
     """The index of a Pod cache by "namespace/model": `WatchCache(..., index=model_keys)`."""
-    return sorted({f"{r.namespace}/{r.model}" for r in replicas_of_pod(pod)})
+    return sorted({f"{r.namespace}/{r.model}" for r in replicas_of(pod)})
 
 
 def census(
@@ -93,7 +80,7 @@ def census(
     """Count the replicas of "namespace/model" among `pods` (other models' are passed over)."""
     seen = []
     for pod in pods:
-        for replica in replicas_of_pod(pod):
+        for replica in replicas_of(pod):
             if f"{replica.namespace}/{replica.model}" == model:
                 state = state_of(replica.key)
                 seen.append(Seen(replica, pod, state, _standing(replica, pod, state)))

@@ -1,6 +1,7 @@
 """Replica records and conditions."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
@@ -17,16 +18,20 @@ ENTRY = {
 }
 
 
+@dataclass(frozen=True)
+class Pod:
+    annotations: dict[str, str]
+    labels: dict[str, str]
+    deleting: bool = False
+    uid: str = "u1"
+    namespace: str = "ns"
+    name: str = "smollm2-0a1b2c3d-0"
+    ip: str | None = "198.18.0.9"
+
+
 def read(annotation: str, labels: dict[str, str] | None = None, deleting: bool = False):
-    return replicas_of(
-        uid="u1",
-        namespace="ns",
-        name="smollm2-0a1b2c3d-0",
-        ip="198.18.0.9",
-        labels={meta.LABEL_REVISION: "0a1b2c3d"} | (labels or {}),
-        annotations={meta.ANNOTATION_REPLICAS: annotation},
-        deleting=deleting,
-    )
+    labels = {meta.LABEL_REVISION: "0a1b2c3d"} | (labels or {})
+    return replicas_of(Pod({meta.ANNOTATION_REPLICAS: annotation}, labels, deleting))
 
 
 def test_a_pod_lists_its_engine_processes():

@@ -2,7 +2,8 @@
 
 import pytest
 
-from glowplug.observe import ColdStarts, PodTimeline, ReplicaState, StageSpan, replicas_of_pod
+from glowplug.api import replicas_of
+from glowplug.observe import ColdStarts, PodTimeline, ReplicaState, StageSpan
 from glowplug.observe.demand import First
 
 from .conftest import Cache, pod
@@ -34,7 +35,7 @@ def scene(clock):
 
 
 def learn(starts, states, state) -> None:
-    replica = replicas_of_pod(pod())[0]
+    replica = replicas_of(pod())[0]
     states[replica.key] = state
     starts.changed(replica)
 
