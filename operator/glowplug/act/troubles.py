@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from glowplug.api import meta
 from glowplug.kube import ContainerRecord, PodRecord
 
-_PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+_PULL = (
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImageInspectError",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "RegistryUnavailable",
+)
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _LONGEST_QUOTE = 400
 

@@ -51,6 +51,11 @@ def error(reason: str, message: str) -> str:
             "ImagePullFailed",
             "404",
         ),
+        (
+            replace(RUNNING, running=False, waiting_reason="RegistryUnavailable"),
+            "ImagePullFailed",
+            "RegistryUnavailable",
+        ),
         (crashed(), "EngineExited", "kubectl logs m-1-0 -p"),
         (crashed(message="line one\nline two"), "EngineExited", "line one line two"),
         (crashed(terminated_reason="OOMKilled", exit_code=137), "OutOfMemory", "raise"),
