@@ -82,7 +82,7 @@ class Pods:
                 PODS, pod.name, pod.namespace, uid=pod.uid, grace_seconds=grace
             )
         except Conflict:
-            log.info("pod was replaced before its deletion", extra={"object": pod.name})
+            log.info("pod was replaced before its deletion", extra={"pod": pod.name})
 
     async def _mark(self, pod: PodRecord, state: str, since: str | None) -> None:
         body = {
@@ -95,4 +95,4 @@ class Pods:
         try:
             self._cache.upsert(await self._writer.patch(PODS, pod.name, body, pod.namespace))
         except (Conflict, NotFound):
-            log.info("pod was gone before it could be marked", extra={"object": pod.name})
+            log.info("pod was gone before it could be marked", extra={"pod": pod.name})

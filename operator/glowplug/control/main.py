@@ -14,6 +14,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import aiohttp
+from prometheus_client import disable_created_metrics
 
 from glowplug.act.launcher import LauncherMissingError, load_launcher
 from glowplug.act.weights import Store
@@ -30,6 +31,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT (exit code 0) or until something essential fails (1)."""
     args = _parser().parse_args()
     configure("info")
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each series
     try:
         launcher = load_launcher()
     except LauncherMissingError as error:

@@ -6,7 +6,7 @@ Watch events and the answers to our own status writes meet here; the newer resou
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -138,6 +138,11 @@ class Objects:
         self.deployments = Kind(MODELDEPLOYMENTS, ModelDeployment, on_change)
         self.snapshots = Kind(MODELSNAPSHOTS, ModelSnapshot, on_change)
         self.pools = Kind(GPUPOOLS, GPUPool, on_change)
+
+    def all(self) -> Iterator[Held[Any]]:
+        """Every object of every kind."""
+        for kind in (self.deployments, self.snapshots, self.pools):
+            yield from kind.all()
 
     async def sweep(self, client: Client) -> None:
         """List every kind; raises `ApiError`, `NotFound` where a CRD is missing."""

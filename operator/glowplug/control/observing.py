@@ -56,6 +56,12 @@ class View:
             stale=seen.stale,
         )
 
+    def requests(self) -> dict[str, float]:
+        """Requests by where they are; without what is not known."""
+        seen = self.signals
+        known = {"running": seen.running, "waiting": seen.waiting, "held": seen.held}
+        return {state: float(n) for state, n in known.items() if n is not None}
+
     def launcher_errors(self) -> dict[str, str]:
         """What launchers say went wrong, by Pod uid."""
         return {

@@ -77,16 +77,15 @@ class Operator:
         prometheus_url: str | None,
     ) -> None:
         self._client = client
-        self.metrics = Metrics()
         self.lease = Lease(client, namespace, LEASE, identity)
         self.queue: KeyedQueue[Key] = KeyedQueue()
         self.objects = Objects(self._object_changed)
+        self.metrics = Metrics(self.objects.all)
         self._watcher = Watcher(self.objects, client)
         self._make_caches(client, namespace)
         self._make_eyes(session, prometheus_url)
         self._make_hands(client, settings, identity, launcher)
-        self.metrics.watch_queue(self.queue.depth, self.queue.age)
-        self.metrics.watch_lease(self.lease.held)
+        self.metrics.watch(self.queue.depth, self.queue.age, self.lease.held)
         self.app = application(self.metrics.registry, self.pods.all, lambda: self.is_ready)
         self._swept = False
 
@@ -204,7 +203,12 @@ class Operator:
                 self.queue.add(held.key)
         tasks: dict[str, Coroutine[Any, Any, None]] = {
             "lease": self.lease.hold(),
-            "queue": work(self.queue, self._reconcile, workers=_WORKERS),
+            "queue": work(
+                self.queue,
+                self._reconcile,
+                workers=_WORKERS,
+                waited=self.metrics.queue_wait.observe,
+            ),
         }
         if self._prometheus is not None:
             tasks["prometheus"] = self._prometheus.run()
@@ -256,8 +260,9 @@ class Operator:
         self._wake(f"{replica.namespace}/{replica.model}")
 
     def _started_cold(self, start: ColdStart) -> None:
-        for stage, seconds in {**start.stages, "total": start.total}.items():
-            self.metrics.cold_starts.labels(start.path, stage).observe(seconds)
+        held = self.objects.deployments.get(*start.model.split("/", 1))
+        promise = held.object.spec.warmth.cold_start if held and held.object else None
+        self.metrics.started_cold(start, promise)
         self._wake(start.model)
 
     def _dialects(self) -> set[str]:

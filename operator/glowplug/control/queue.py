@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from glowplug.control.logs import about
 from glowplug.kube import ApiError
 
 log = logging.getLogger(__name__)
@@ -142,21 +143,31 @@ class KeyedQueue(Generic[K]):
 Handle = Callable[[K], Awaitable[float | None]]
 
 
-async def work(queue: KeyedQueue[K], handle: Handle[K], *, workers: int = 8) -> None:
+async def work(
+    queue: KeyedQueue[K],
+    handle: Handle[K],
+    *,
+    workers: int = 8,
+    waited: Callable[[float], None] = lambda seconds: None,
+) -> None:
     """Work off `queue` for ever; `handle` returns the seconds until its key's next turn, or None.
+
+    `waited` hears for how long each key had been due.
 
     A handler that raises costs its own key a backoff and nothing else.
     """
     async with asyncio.TaskGroup() as group:
         for _ in range(workers):
-            group.create_task(_worker(queue, handle))
+            group.create_task(_worker(queue, handle, waited))
 
 
-async def _worker(queue: KeyedQueue[K], handle: Handle[K]) -> None:
+async def _worker(queue: KeyedQueue[K], handle: Handle[K], waited: Callable[[float], None]) -> None:
     while True:
-        key, _ = await queue.get()
+        key, overdue = await queue.get()
+        waited(overdue)
         try:
-            again = await handle(key)
+            with about(key):
+                again = await handle(key)
         except Exception as error:
             told = {"object": str(key), "retry_s": round(queue.failed(key), 2)}
             # The API server's refusals speak for themselves; anything else is a fault of ours.

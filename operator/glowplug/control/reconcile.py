@@ -21,7 +21,8 @@ from glowplug.act.status import StatusWriter
 from glowplug.act.writer import Writer
 from glowplug.api import ModelDeployment
 from glowplug.control.deciding import Decider
-from glowplug.control.metrics import Figures, Metrics
+from glowplug.control.gauges import Figures
+from glowplug.control.metrics import Metrics
 from glowplug.control.minds import Mind, Minds
 from glowplug.control.model import Model, Settings, prepare
 from glowplug.control.objects import Held, Key, Objects
@@ -159,7 +160,9 @@ class Deployments:
         after = status_of(done)
         await self._say_scaled(model, decided, mind)
         await self._write_status(held, after)
-        self._metrics.figures[model.key] = Figures(decided.wanted, after["tiers"])
+        cost = done.dollars_per_hour
+        figures = Figures(decided.wanted, after["tiers"], view.requests(), cost)
+        self._metrics.show(model.key, figures, model.deployment.spec.warmth.cold_start)
 
     async def _write_status(self, held: Held[ModelDeployment], after: Json) -> None:
         before = held.status.get("conditions") or []
@@ -182,7 +185,7 @@ class Deployments:
         direction = "up" if decided.wanted > last else "down"
         self._metrics.decisions.labels(m.namespace, m.name, direction).inc()
         told = f"From {last} to {decided.wanted} replicas: {decided.reason}"
-        log.info("scaled: %s", told, extra={"object": model.key})
+        log.info("scaled: %s", told)
         await self._hands.recorder.normal(model.ref, "Scaled", told, "Scale")
 
     async def _refuse(self, held: Held[ModelDeployment]) -> None:
@@ -202,7 +205,7 @@ class Deployments:
         try:
             await self._write_status(held, after)
         except ApiError as error:
-            log.warning("status refused: %s", error, extra={"object": str(held.key)})
+            log.warning("status refused: %s", error)
 
     def _pace(self, view: View, decided: Decided, outcome: Outcome) -> float:
         fleet = outcome.fleet

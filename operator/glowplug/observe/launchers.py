@@ -96,7 +96,7 @@ class ReplicaStates:
                 await poll(replica)
             except Exception:
                 # What answers is a tenant's container; it must not end the watch over others.
-                logger.exception("replica %s/%s: asking again", replica.namespace, replica.pod)
+                logger.exception("replica %s: asking again", replica.pod, extra=_about(replica))
                 await asyncio.sleep(_SETTLED_POLL)
 
     async def _poll_launcher(self, replica: Replica) -> None:
@@ -158,7 +158,7 @@ class ReplicaStates:
     def _lost(self, replica: Replica, error: Exception) -> None:
         known = self._states.get(replica.key)
         if known is not None and known.reachable:
-            logger.info("replica %s/%s: %s", replica.namespace, replica.pod, error)
+            logger.info("replica %s: %s", replica.pod, error, extra=_about(replica))
             self._learn(replica, dataclasses.replace(known, reachable=False))
 
     def _patience(self, replica: Replica) -> float:
@@ -181,3 +181,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
 def _base(replica: Replica, port: int | None) -> str:
     host = f"[{replica.ip}]" if replica.ip and ":" in replica.ip else replica.ip
     return f"http://{host}:{port}"
+
+
+def _about(replica: Replica) -> dict[str, str]:
+    return {"object": f"ModelDeployment/{replica.namespace}/{replica.model}"}
