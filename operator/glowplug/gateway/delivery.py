@@ -89,7 +89,7 @@ class Delivery:
                 # An engine that was never reached has cost no try.
                 call.retried = call.retried or failure.sent
                 reason = "died" if failure.sent else "unreachable"
-                self.metrics.retries.labels(call.model.key, reason).inc()
+                self.metrics.retried(call.model.key, reason)
         finally:
             if call.progress is not None:
                 call.progress.stop()
@@ -138,8 +138,9 @@ class Delivery:
         finally:
             timer.cancel()
             call.traffic.leave(held)
-            call.waited += self.clock() - began
-            self.metrics.hold_seconds.labels(call.model.key).observe(self.clock() - began)
+            waited = self.clock() - began
+            call.waited += waited
+            self.metrics.held(call.model.key, waited)
 
     def _keep_informed(self, call: Call) -> None:
         if call.progress is None:
@@ -168,7 +169,7 @@ class Delivery:
 
     def _first_token(self, call: Call) -> None:
         now = self.clock()
-        self.metrics.ttft_seconds.labels(call.model.key).observe(now - call.received)
+        self.metrics.first_token(call.model.key, now - call.received)
         if not call.wakes or call.engine is None:
             return
         call.wakes = False

@@ -10,6 +10,7 @@ import signal
 import sys
 
 import aiohttp
+from prometheus_client import disable_created_metrics
 
 from glowplug.gateway.gateway import Gateway, Settings
 from glowplug.gateway.logs import log_json
@@ -22,6 +23,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT; a second one ends the grace."""
     args = _parser().parse_args()
     log_json(sys.stderr)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each series
     asyncio.run(_run(_settings(args), args.namespace))
 
 

@@ -60,7 +60,7 @@ class Service:
         finally:
             answered = reply.status if reply.whole else _CUT
             code = _CLIENT_LEFT if left else refused or answered
-            self.metrics.requests.labels(label, str(code)).inc()
+            self.metrics.answered(label, code)
 
     def _understand(self, request: Request, reply: Reply, path: str) -> Call:
         directory = self.fleet.directory

@@ -14,10 +14,11 @@ from glowplug.gateway.refusal import Refusal
 class Held:
     """A request that waits for a replica."""
 
-    __slots__ = ("avoid", "first", "granted")
+    __slots__ = ("avoid", "first", "granted", "since")
 
-    def __init__(self, avoid: EngineState | None, first: bool) -> None:
+    def __init__(self, avoid: EngineState | None, first: bool, since: float) -> None:
         self.avoid = avoid
+        self.since = since
         self.first = first  # the one that woke a model at zero
         self.granted: asyncio.Future[EngineState] = asyncio.get_running_loop().create_future()
 
@@ -52,6 +53,12 @@ class ModelTraffic:
     def held(self) -> int:
         """Requests that wait."""
         return len(self._held)
+
+    @property
+    def longest_held(self) -> float:
+        """For how long the oldest of those who wait has waited (s); 0 when nobody does."""
+        now = self._clock()
+        return max((now - held.since for held in self._held), default=0.0)
 
     @property
     def in_flight(self) -> int:
@@ -103,7 +110,7 @@ class ModelTraffic:
                 retry_after=5.0,
             )
         at_zero = all(engine.replica.draining for engine in self.engines.values())
-        held = Held(avoid, first=at_zero and not self._held)
+        held = Held(avoid, first=at_zero and not self._held, since=self._clock())
         self._held[held] = None
         if avoid is None:
             self.totals.arrivals += 1

@@ -219,10 +219,10 @@ async def test_metrics_count_requests_by_model_and_code(bench: Bench) -> None:
     assert (await bench.ask(model="invented-by-a-client"))[0] == 404
     async with bench.session.get(f"{bench.admin}/metrics") as response:
         text = await response.text()
-    assert 'glowplug_gateway_requests_total{code="200",model="ns/smol"} 1.0' in text
-    assert 'glowplug_gateway_requests_total{code="404",model=""} 1.0' in text
+    assert 'glowplug_gateway_requests_total{code="200",model="smol",namespace="ns"} 1.0' in text
+    assert 'glowplug_gateway_requests_total{code="404",model="",namespace=""} 1.0' in text
     assert "invented" not in text
-    assert 'glowplug_gateway_usable_replicas{model="ns/smol"} 1.0' in text
+    assert 'glowplug_gateway_usable_replicas{model="smol",namespace="ns"} 1.0' in text
     bench.gateway.fleet.remove_model("ns/smol")
     async with bench.session.get(f"{bench.admin}/metrics") as response:
-        assert 'code="200",model="ns/smol"' not in await response.text()
+        assert 'code="200",model="smol",namespace="ns"' not in await response.text()

@@ -166,7 +166,7 @@ async def test_a_plain_answer_cut_in_the_middle_never_looks_whole(
     with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientOSError)):
         await bench.ask()
     async with bench.session.get(f"{bench.admin}/metrics") as response:
-        assert 'code="502",model="ns/smol"} 1.0' in await response.text()
+        assert 'code="502",model="smol",namespace="ns"} 1.0' in await response.text()
 
 
 @pytest.mark.parametrize("ending", [b"", b"data: [DONE]\n\n"])

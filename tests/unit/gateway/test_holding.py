@@ -130,7 +130,7 @@ async def test_a_client_that_leaves_is_forgotten_at_once(bench: Bench, stream: b
     await asyncio.sleep(0.05)
     assert engine.asked == []
     async with bench.session.get(f"{bench.admin}/metrics") as response:
-        assert 'code="499",model="ns/smol"} 1.0' in await response.text()
+        assert 'code="499",model="smol",namespace="ns"} 1.0' in await response.text()
 
 
 async def test_held_requests_are_released_as_the_replica_has_room(bench: Bench) -> None:

@@ -128,3 +128,17 @@ def test_a_served_name_cannot_take_anothers_key() -> None:
     thief = directory.get("other/thief")
     assert thief is not None
     assert directory.public_name(thief) == "other/thief"
+
+
+async def test_the_oldest_wait_is_known_while_it_lasts() -> None:
+    now = 100.0
+    traffic = ModelTraffic("ns/smol", lambda: now, lambda *_: None)
+    traffic.model = MODEL
+    assert traffic.longest_held == 0
+    first = traffic.hold()
+    now = 107.0
+    traffic.hold()
+    now = 110.0
+    assert traffic.longest_held == 10
+    traffic.leave(first)
+    assert traffic.longest_held == 3
