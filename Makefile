@@ -48,9 +48,10 @@ bench: venv ## The claims of the README, measured here
 	$(BIN)/python benchmarks/cold_start.py --quick
 
 .PHONY: crds
-crds: venv ## Generate the CRDs, the chart's copy and docs/reference.md from the pydantic models
+crds: venv ## Generate the CRDs, the charts' copies and docs/reference.md from the pydantic models
 	$(BIN)/python -m glowplug.api.crds crds
 	cp crds/*.yaml charts/glowplug/crds/
+	cp crds/*.yaml charts/glowplug-crds/files/
 	PYTHONPATH=hack $(BIN)/python -m reference
 
 .PHONY: cluster-up

@@ -69,6 +69,9 @@ def _release(where: Paths) -> None:
         "store.url": f"s3://{STORE}/snapshots",
         "store.endpoint": S3_ENDPOINT,
         "store.secretName": SECRET,
+        # Two cores hold the whole cluster: one of each is enough, and nothing waits for the CPU.
+        "operator.replicas": "1",
+        "gateway.replicas": "1",
     }
     words = ["upgrade", "--install", RELEASE, str(REPOSITORY / "charts" / "glowplug")]
     words += [

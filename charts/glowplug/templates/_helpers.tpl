@@ -39,3 +39,37 @@ capabilities: {drop: [ALL]}
 - name: POD_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 {{- end }}
+
+{{- /* Where a workload's Pods may run; call with a dict of root, component and values. */ -}}
+{{- define "glowplug.placement" -}}
+# Soft: one node is enough, and a full zone keeps nobody from starting.
+topologySpreadConstraints:
+  {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - topologyKey: {{ . }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels: {{- include "glowplug.selector" $ | nindent 8 }}
+    matchLabelKeys: [pod-template-hash]
+  {{- end }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* A component's Pods as a peer, seen from another namespace; call as `glowplug.selector`. */ -}}
+{{- define "glowplug.peer" -}}
+namespaceSelector:
+  matchLabels: {kubernetes.io/metadata.name: {{ .root.Release.Namespace }}}
+podSelector:
+  matchLabels: {{- include "glowplug.selector" . | nindent 4 }}
+{{- end }}

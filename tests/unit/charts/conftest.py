@@ -11,6 +11,7 @@ import yaml
 from cluster.config import REPOSITORY, paths
 
 CHART = REPOSITORY / "charts" / "glowplug"
+CRDS_CHART = REPOSITORY / "charts" / "glowplug-crds"
 Render = Callable[..., list[dict]]
 
 
@@ -34,9 +35,9 @@ def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
 def render(helm: Callable[..., subprocess.CompletedProcess[str]]) -> Render:
     """Render the chart's objects; arguments are `key=value`, as for --set."""
 
-    def objects(*values: str) -> list[dict]:
+    def objects(*values: str, chart: Path = CHART) -> list[dict]:
         settings = [word for value in values for word in ("--set", value)]
-        done = helm("template", "gp", CHART, "--namespace", "glowplug-system", *settings)
+        done = helm("template", "gp", chart, "--namespace", "glowplug-system", *settings)
         assert done.returncode == 0, done.stderr
         return [body for body in yaml.safe_load_all(done.stdout) if body]
 
