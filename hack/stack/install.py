@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from types import ModuleType
+
+import requests
 
 from cluster import images as image_builder
 from cluster import lifecycle, services
 from cluster.client import Cluster
 from cluster.commands import console, run
-from cluster.config import NODE_IP, PROMETHEUS_PORT, S3_PORT, Paths, paths
+from cluster.config import NODE_IP, PROMETHEUS_PORT, S3_PORT, ClusterError, Paths, paths
 from stack import storage
 from stack.stack import EXAMPLE, REPOSITORY, Stack
 
@@ -29,11 +32,16 @@ def install() -> Stack:
     services.up(where)
     _upload_model()
     _release(where)
-    services.scrape(where, f"http://{_service_ip(where, 'glowplug-operator')}:8080/sd/engines")
+    discovery = f"http://{_service_ip(where, 'glowplug-operator')}:8080/sd/engines"
+    gateway = f"http://{_service_ip(where, 'glowplug-gateway')}"
+    # A Service answers about a second after its Pods are Ready, when kube-proxy has heard of them.
+    for url in (discovery, f"{gateway}/v1/models"):
+        _wait_until_it_answers(url)
+    services.scrape(where, discovery)
     _namespace(where)
     return Stack(
         cluster=cluster,
-        gateway_url=f"http://{_service_ip(where, 'glowplug-gateway')}",
+        gateway_url=gateway,
         prometheus_url=PROMETHEUS_URL,
         s3_endpoint=S3_ENDPOINT,
         namespace=NAMESPACE,
@@ -104,6 +112,20 @@ def _namespace(where: Paths) -> None:
     lifecycle.kubectl(where, "apply", "-f", "-", stdin=json.dumps(body))
     for file in ("secret.yaml", "pool.yaml"):
         lifecycle.kubectl(where, "-n", NAMESPACE, "apply", "-f", str(EXAMPLE / file))
+
+
+def _wait_until_it_answers(url: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            requests.get(url, timeout=2).raise_for_status()
+        except requests.RequestException as error:
+            if time.monotonic() > deadline:
+                told = f"{url} does not answer: {error}. See its Pod's log with kubectl."
+                raise ClusterError(told) from error
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _service_ip(where: Paths, name: str) -> str:
