@@ -86,7 +86,12 @@ class Operator:
         self._make_eyes(session, prometheus_url)
         self._make_hands(client, settings, identity, launcher)
         self.metrics.watch(self.queue.depth, self.queue.age, self.lease.held)
-        self.app = application(self.metrics.registry, self.pods.all, lambda: self.is_ready)
+        self.app = application(
+            self.metrics.registry,
+            self.pods.all,
+            self._cold_starts.recent,
+            lambda: self.is_ready,
+        )
         self._swept = False
 
     def _make_caches(self, client: Client, namespace: str) -> None:

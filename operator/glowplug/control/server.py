@@ -1,4 +1,4 @@
-"""The operator's HTTP port: metrics, health, and the engines for Prometheus to scrape."""
+"""The operator's HTTP port: metrics, health, engines for Prometheus to scrape, cold starts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from glowplug.api import Replica, replicas_of
+from glowplug.api import Replica, replicas_of, timestamp
 from glowplug.kube import PodRecord
+from glowplug.observe import ColdStart
 
 
 def targets(pods: Iterable[PodRecord]) -> list[dict[str, Any]]:
@@ -35,12 +36,24 @@ def _host(replica: Replica) -> str:
     return f"[{replica.ip}]" if replica.ip and ":" in replica.ip else str(replica.ip)
 
 
+def told(start: ColdStart) -> dict[str, Any]:
+    """A cold start as `status.coldStart.last` has it; `at` is when the request came."""
+    return {
+        "total": start.total,
+        "path": start.path,
+        "at": timestamp(start.at - start.total),
+        "stages": dict(start.stages),
+        "hidden": dict(start.hidden),
+    }
+
+
 def application(
     registry: CollectorRegistry,
     pods: Callable[[], Iterable[PodRecord]],
+    cold_starts: Callable[[str], Iterable[ColdStart]],
     is_ready: Callable[[], bool],
 ) -> web.Application:
-    """The routes; `is_ready` says whether all caches are filled."""
+    """The routes; `cold_starts` of a "namespace/model"; `is_ready`: all caches are filled."""
 
     async def metrics(_: web.Request) -> web.Response:
         body = generate_latest(registry)
@@ -60,6 +73,10 @@ def application(
             return web.Response(status=503, text="The caches are not filled yet.\n")
         return web.json_response(targets(pods()))
 
+    async def starts(request: web.Request) -> web.Response:
+        model = f"{request.match_info['namespace']}/{request.match_info['model']}"
+        return web.json_response([told(start) for start in cold_starts(model)])
+
     app = web.Application()
     app.add_routes(
         [
@@ -67,6 +84,7 @@ def application(
             web.get("/healthz", health),
             web.get("/readyz", ready),
             web.get("/sd/engines", engines),
+            web.get("/cold-starts/{namespace}/{model}", starts),
         ]
     )
     return app

@@ -18,6 +18,7 @@ from glowplug.kube.pods import ContainerRecord, PodRecord, trim_pod
 from glowplug.kube.resources import (
     CONFIGMAPS,
     CRDS,
+    DEPLOYMENTS,
     ENDPOINTSLICES,
     EVENTS,
     GPUPOOLS,
@@ -37,6 +38,7 @@ from glowplug.kube.transport import Json
 __all__ = [
     "CONFIGMAPS",
     "CRDS",
+    "DEPLOYMENTS",
     "ENDPOINTSLICES",
     "EVENTS",
     "GPUPOOLS",

@@ -49,6 +49,7 @@ NAMESPACES = Resource("", "v1", "namespaces", namespaced=False, kind="Namespace"
 NODES = Resource("", "v1", "nodes", namespaced=False, kind="Node")
 EVENTS = Resource("events.k8s.io", "v1", "events", kind="Event")
 ENDPOINTSLICES = Resource("discovery.k8s.io", "v1", "endpointslices", kind="EndpointSlice")
+DEPLOYMENTS = Resource("apps", "v1", "deployments", kind="Deployment")
 JOBS = Resource("batch", "v1", "jobs", kind="Job")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", kind="Lease")
 CRDS = Resource(

@@ -128,7 +128,16 @@ class Transport:
                 await asyncio.sleep(_pause(attempt, error.retry_after))
             attempt += 1
 
+    async def read(self, path: str, query: Mapping[str, str], *, timeout: float) -> bytes:
+        """Return the body of one GET as it came, tried once; raises `ApiError`."""
+        return await self._body(_Request("GET", path, query), timeout)
+
     async def _once(self, request: _Request, timeout: float) -> Json:
+        data = await self._body(request, timeout)
+        decoded = orjson.loads(data) if data else {}
+        return decoded if isinstance(decoded, dict) else {}
+
+    async def _body(self, request: _Request, timeout: float) -> bytes:
         try:
             response = await self._send(request, aiohttp.ClientTimeout(total=timeout))
             async with response:
@@ -137,8 +146,7 @@ class Transport:
             raise self._unreachable(error) from error
         if response.status >= 400:
             raise error_from(response.status, data, response.headers.get("Retry-After"))
-        decoded = orjson.loads(data) if data else {}
-        return decoded if isinstance(decoded, dict) else {}
+        return data
 
     async def lines(
         self, path: str, query: Mapping[str, str], *, silence: float

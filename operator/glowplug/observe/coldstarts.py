@@ -49,6 +49,11 @@ class ColdStarts:
         """The memory of "namespace/model"."""
         return self._histories.setdefault(model, ColdStartHistory())
 
+    def recent(self, model: str) -> list[ColdStart]:
+        """The cold starts of "namespace/model" since this process began, the latest first."""
+        known = self._histories.get(model)
+        return known.recent() if known is not None else []
+
     def forget(self, model: str) -> None:
         """The model was deleted."""
         self._histories.pop(model, None)

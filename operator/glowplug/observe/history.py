@@ -63,6 +63,10 @@ class ColdStartHistory:
             if path in PATHS and isinstance(total, int | float) and total > 0:
                 self._remembered[path] = float(total)
 
+    def recent(self) -> list[ColdStart]:
+        """The cold starts that are remembered, of every path, the latest first."""
+        return sorted((s for starts in self._starts.values() for s in starts), key=lambda s: -s.at)
+
     def stats(self, path: str) -> PathStats | None:
         """Figures of one path, None before its first cold start."""
         starts = self._starts[path]

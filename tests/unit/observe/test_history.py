@@ -48,3 +48,10 @@ def test_lead_times_come_from_the_status_until_measured_anew():
 )
 def test_quantile_is_by_nearest_rank(values, q, expected):
     assert quantile(list(values), q) == expected
+
+
+def test_recent_starts_of_all_paths_come_latest_first():
+    history = ColdStartHistory()
+    for at, path in ((1.0, "cold"), (3.0, "cached"), (2.0, "cold")):
+        history.add(ColdStart("ns/m", "u", 1.0, dict.fromkeys(STAGES, 0.0), {}, path, at))
+    assert [one.at for one in history.recent()] == [3.0, 2.0, 1.0]
