@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from glowplug.gateway.proxy import EnginePool, ProxyServer, WireLimits
 from glowplug.gateway.readiness import Pace, Readiness
 from glowplug.gateway.refusal import Refusal, reject
 from glowplug.gateway.service import Service
+from glowplug.gateway.tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,10 @@ _LAST_WORDS = 1.0  # s for held clients to be told, once the grace is over
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a gateway runs. Ports of 0 are picked by the kernel; grace, demand_period in s."""
+    """How a gateway runs. Ports of 0 are picked by the kernel; grace, demand_period in s.
+
+    certificate: clients speak TLS; None: plain HTTP.
+    """
 
     name: str
     host: str | None = None
@@ -39,6 +44,7 @@ class Settings:
     limits: WireLimits = field(default_factory=WireLimits)
     patience: Patience = field(default_factory=Patience)
     pace: Pace = field(default_factory=Pace)
+    certificate: Certificate | None = None
 
 
 class Gateway:
@@ -56,6 +62,7 @@ class Gateway:
         self._settings = settings
         self._stopping = False
         self._admin: web.AppRunner | None = None
+        self._following: asyncio.Task[None] | None = None
         self.synced: Callable[[], bool] = lambda: False
         self.http_port = settings.http_port
         self.admin_port = settings.admin_port
@@ -95,8 +102,14 @@ class Gateway:
 
     async def accept(self) -> None:
         """Open the port for clients."""
-        self.http_port = await self.proxy.start(self._settings.host, self._settings.http_port)
-        logger.info("accepting clients", extra={"port": self.http_port})
+        certificate = self._settings.certificate
+        if certificate is not None:
+            self._following = asyncio.create_task(certificate.follow())
+        context = certificate.context if certificate is not None else None
+        host, port = self._settings.host, self._settings.http_port
+        self.http_port = await self.proxy.start(host, port, context)
+        tls = certificate is not None
+        logger.info("accepting clients", extra={"port": self.http_port, "tls": tls})
 
     async def stop(self) -> None:
         """Take nothing new, let requests end within the grace, then close everything.
@@ -112,6 +125,10 @@ class Gateway:
                 traffic.refuse_held(_stopping)
             await self.proxy.drain(_LAST_WORDS)
             self.proxy.abort()
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
         await self.readiness.close()
         self.pool.close()
         if self._admin is not None:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 import aiohttp
 from prometheus_client import disable_created_metrics
@@ -15,6 +16,7 @@ from prometheus_client import disable_created_metrics
 from glowplug.gateway.gateway import Gateway, Settings
 from glowplug.gateway.logs import log_json
 from glowplug.gateway.proxy import WireLimits
+from glowplug.gateway.tls import Certificate, CertificateError, CertificateFiles
 from glowplug.gateway.watch import ClusterWatch
 from glowplug.kube import Client
 
@@ -24,7 +26,11 @@ def main() -> None:
     args = _parser().parse_args()
     log_json(sys.stderr)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a series for each series
-    asyncio.run(_run(_settings(args), args.namespace))
+    try:
+        settings = _settings(args)
+    except CertificateError as error:
+        sys.exit(str(error))
+    asyncio.run(_run(settings, args.namespace))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--http-port", type=int, default=8080, help="for clients (8080)")
     parser.add_argument("--admin-port", type=int, default=9090, help="metrics and demand (9090)")
+    parser.add_argument("--tls-cert", type=Path, help="PEM chain: clients speak TLS (plain HTTP)")
+    parser.add_argument("--tls-key", type=Path, help="its PEM key; both are read when they change")
     parser.add_argument("--namespace", help="serve only this namespace's models (all)")
     return parser
 
@@ -48,7 +56,16 @@ def _settings(args: argparse.Namespace) -> Settings:
         admin_port=args.admin_port,
         grace=_number("GLOWPLUG_GATEWAY_GRACE", 600.0),
         limits=WireLimits(body_bytes=int(_number("GLOWPLUG_GATEWAY_MAX_BODY", 32 * 2**20))),
+        certificate=_certificate(args),
     )
+
+
+def _certificate(args: argparse.Namespace) -> Certificate | None:
+    if args.tls_cert is None and args.tls_key is None:
+        return None
+    if args.tls_cert is None or args.tls_key is None:
+        sys.exit("--tls-cert and --tls-key belong together; give both or neither")
+    return Certificate(CertificateFiles(args.tls_cert, args.tls_key))
 
 
 def _number(name: str, default: float) -> float:

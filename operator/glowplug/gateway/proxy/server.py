@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -164,7 +165,8 @@ class ClientConnection(asyncio.Protocol):
         self._lingering = True
         self._read(True)
         if self._transport is not None:
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # TLS has no half-closed connections
+                self._transport.write_eof()
             self._loop.call_later(self._limits.linger, self.abort)
 
     def _read(self, on: bool) -> None:
@@ -216,11 +218,19 @@ class ProxyServer:
         self._empty = asyncio.Event()
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str | None, port: int) -> int:
-        """Listen; returns the port, which the kernel picks for 0."""
+    async def start(
+        self, host: str | None, port: int, context: ssl.SSLContext | None = None
+    ) -> int:
+        """Listen, for TLS with a context; returns the port, which the kernel picks for 0."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: ClientConnection(self), host, port, backlog=4096
+            lambda: ClientConnection(self),
+            host,
+            port,
+            backlog=4096,
+            ssl=context,
+            ssl_handshake_timeout=self.limits.head_timeout if context else None,
+            ssl_shutdown_timeout=self.limits.linger if context else None,
         )
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
