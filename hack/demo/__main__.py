@@ -89,7 +89,7 @@ async def _raise_load(stack: Stack) -> None:
             stop.set()
             answers = await loading
     failed = sum(not answer.finished for answer in answers)
-    console.print(f"{len(answers)} requests answered, {failed} failed\n")
+    console.print(f"\n{len(answers)} requests answered, {failed} failed\n")
 
 
 def _line(stack: Stack, seconds: float) -> str:
