@@ -123,7 +123,7 @@ class Gateway:
         news: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._news.append(news)
         line: dict[str, Any] = {"models": self.models}
-        try:
+        with contextlib.suppress(ConnectionResetError):
             while True:
                 self._seq += 1
                 line |= {"gateway": "gateway-0", "epoch": self.epoch, "seq": self._seq}
@@ -133,8 +133,8 @@ class Gateway:
                     line = await asyncio.wait_for(news.get(), 0.5)
                 except TimeoutError:
                     line = {"models": {}}
-        finally:
-            self._news.remove(news)
+        self._news.remove(news)
+        return response
 
 
 @pytest.fixture
