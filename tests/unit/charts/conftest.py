@@ -11,7 +11,6 @@ import yaml
 from cluster.config import REPOSITORY, paths
 
 CHART = REPOSITORY / "charts" / "glowplug"
-CRDS_CHART = REPOSITORY / "charts" / "glowplug-crds"
 Render = Callable[..., list[dict]]
 
 
@@ -23,9 +22,14 @@ def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
     if program is None:
         pytest.skip("there is no helm yet: `make test` builds it")
 
-    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(*words: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [program, *map(str, words)], capture_output=True, text=True, check=False, timeout=60
+            [program, *map(str, words)],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
 
     return run
