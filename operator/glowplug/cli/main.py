@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from typing import Annotated, NoReturn
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from glowplug.cli import render, timeline, view
+from glowplug.cli import render, rollout, timeline, view
+from glowplug.cli.terminal import (
+    AsJson,
+    Everywhere,
+    Kubeconfig,
+    Name,
+    Namespace,
+    console,
+    fail,
+    namespace_or_current,
+    now,
+    run,
+)
+
+if TYPE_CHECKING:
+    from glowplug.kube import Client, Json
 
 app = typer.Typer(
     help="What your models do, why, and what it costs.",
@@ -18,63 +32,163 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Name = Annotated[str, typer.Argument(help="Name of the ModelDeployment.")]
-Namespace = Annotated[
-    str | None, typer.Option("-n", "--namespace", help="Default: kubectl's current one.")
-]
-Kubeconfig = Annotated[
-    str | None, typer.Option(help="Path of a kubeconfig. Default: what kubectl uses.")
-]
-
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(help="Show one, with its conditions.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show one, with its conditions and its rollout.")
+    ] = None,
     namespace: Namespace = None,
-    all_namespaces: Annotated[
-        bool, typer.Option("-A", "--all-namespaces", help="Show all namespaces.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the objects as JSON.")] = False,
+    everywhere: Everywhere = False,
+    as_json: AsJson = False,
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Show each model: is it serving, how warm is it, what does it cost."""
-    if name and all_namespaces:
+    if name and everywhere:
         fail("-A lists every model; leave it out to show one by name.")
-    bodies = read(name, namespace, kubeconfig, everywhere=all_namespaces)
-    if as_json:
-        typer.echo(json.dumps(bodies[0] if name else bodies, indent=2))
+    where = None if everywhere else namespace_or_current(namespace, kubeconfig)
+    if name and where:
+        _status_of(name, where, kubeconfig, as_json=as_json)
         return
-    models = [view.model(body) for body in bodies]
-    if name:
-        console().print(render.detail(models[0], now()))
-    elif models:
-        console().print(render.status(models, namespaces=all_namespaces))
+    bodies = run(lambda client: _models(client, where), kubeconfig)
+    if as_json:
+        _print_json(bodies)
+    elif bodies:
+        models = [view.model(body) for body in bodies]
+        console().print(render.status(models, namespaces=everywhere))
     else:
-        hint = "" if all_namespaces else " in this namespace; -A looks in all"
+        hint = "" if everywhere else " in this namespace; -A looks in all"
         typer.echo(f"There are no ModelDeployments{hint}.")
 
 
+def _status_of(name: str, namespace: str, kubeconfig: str | None, *, as_json: bool) -> None:
+    from glowplug.cli import connection
+    from glowplug.kube import PODS, Forbidden
+
+    async def work(client: Client) -> tuple[Json, list[rollout.Revision] | None]:
+        body = await connection.find(client, name, namespace)
+        selector = f"{rollout.MODEL}={name},{rollout.REPLICAS}"
+        with suppress(Forbidden):
+            pods = await client.list(PODS, namespace, label_selector=selector)
+            return body, rollout.revisions(pods, (body.get("status") or {}).get("revision"))
+        return body, None
+
+    body, revisions = run(work, kubeconfig)
+    if as_json:
+        _print_json(body | {"rollout": rollout.as_json(revisions)})
+        return
+    console().print(render.detail(view.model(body), now()))
+    told = "You may not list Pods, so the rollout is not shown; ask for list on pods."
+    console().print("", rollout.render(revisions) if revisions is not None else told, sep="\n")
+
+
 @app.command("timeline")
-def show_timeline(name: Name, namespace: Namespace = None, kubeconfig: Kubeconfig = None) -> None:
-    """Show where the time of the last cold start went, and what is usual."""
-    [body] = read(name, namespace, kubeconfig)
-    console().print(timeline.render(view.model(body).cold_start))
+def show_timeline(
+    name: Name, namespace: Namespace = None, as_json: AsJson = False, kubeconfig: Kubeconfig = None
+) -> None:
+    """Show where the time of the last cold starts went, and what is usual."""
+    where = namespace_or_current(namespace, kubeconfig)
+
+    async def work(client: Client) -> tuple[Json, list[dict[str, Any]]]:
+        from glowplug.cli import connection, figures
+
+        body = await connection.find(client, name, where)
+        return body, await figures.cold_starts(client, where, name)
+
+    body, recent = run(work, kubeconfig)
+    told = (body.get("status") or {}).get("coldStart") or {}
+    if as_json:
+        last = [told["last"]] if told.get("last") else []
+        _print_json({"coldStart": told, "recent": recent or last})
+        return
+    known = view.model(body).cold_start
+    console().print(timeline.render(known, [view.start(start) for start in recent]))
 
 
 @app.command()
-def explain(name: Name, namespace: Namespace = None, kubeconfig: Kubeconfig = None) -> None:
+def explain(
+    name: Name, namespace: Namespace = None, as_json: AsJson = False, kubeconfig: Kubeconfig = None
+) -> None:
     """Say why the model has the replicas that it has."""
-    [body] = read(name, namespace, kubeconfig)
+    body = _read(name, namespace, kubeconfig)
+    if as_json:
+        _print_json(render.explanation_json(view.model(body), now()))
+        return
     console().print(render.explanation(view.model(body), now()))
+
+
+@app.command()
+def top(
+    *,
+    namespace: Namespace = None,
+    everywhere: Everywhere = False,
+    once: Annotated[bool, typer.Option("--once", help="Print once, and end.")] = False,
+    interval: Annotated[float, typer.Option(min=0.5, max=3600, help="Seconds.")] = 2.0,
+    metrics_url: Annotated[
+        str | None,
+        typer.Option(help="The operator's /metrics. Default: through the API server."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON once, and end.")] = False,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Show replicas, requests and dollars of every model, live."""
+    from glowplug.cli import top as live
+
+    where = None if everywhere else namespace_or_current(namespace, kubeconfig)
+    terminal = console()
+    if not (once or as_json) and terminal.is_terminal:
+        with suppress(KeyboardInterrupt):
+            run(lambda c: live.watch(c, terminal, where, metrics_url, interval), kubeconfig)
+        return
+    seen = run(lambda client: live.look(client, where, metrics_url), kubeconfig)
+    if as_json:
+        _print_json(live.as_json(seen))
+    else:
+        terminal.print(live.draw(seen, namespaces=everywhere))
+
+
+@app.command()
+def doctor(
+    *,
+    namespace: Namespace = None,
+    secret: Annotated[
+        str | None,
+        typer.Option(help="Secret in -n with the store's keys. Default: AWS_* variables."),
+    ] = None,
+    store_url: Annotated[
+        str | None, typer.Option(help="Default: what the operator was started with.")
+    ] = None,
+    store_endpoint: Annotated[
+        str | None, typer.Option(help="Default: what the operator was started with.")
+    ] = None,
+    prometheus_url: Annotated[
+        str | None, typer.Option(help="Default: the operator's, through the API server.")
+    ] = None,
+    as_json: AsJson = False,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Check the cluster and say what to fix; exit status 1 when something does not work."""
+    from glowplug.cli.doctor import checks
+    from glowplug.cli.doctor.finding import Options
+
+    where = namespace_or_current(namespace, kubeconfig)
+    options = Options(where, secret, store_url, store_endpoint, prometheus_url)
+    report = run(lambda client: checks.examine(client, options), kubeconfig)
+    if as_json:
+        _print_json(checks.as_json(report))
+    else:
+        console().print(checks.draw(report), soft_wrap=True)
+    if report.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
 def release(name: Name, namespace: Namespace = None, kubeconfig: Kubeconfig = None) -> None:
     """Let Glowplug decide the replicas again: remove spec.replicas."""
     from glowplug.cli import connection
-    from glowplug.kube import MODELDEPLOYMENTS, Client
+    from glowplug.kube import MODELDEPLOYMENTS
 
-    where = namespace or connection.current_namespace(kubeconfig)
+    where = namespace_or_current(namespace, kubeconfig)
 
     async def work(client: Client) -> int | None:
         before = view.model(await connection.find(client, name, where)).pinned
@@ -82,51 +196,28 @@ def release(name: Name, namespace: Namespace = None, kubeconfig: Kubeconfig = No
             await client.patch(MODELDEPLOYMENTS, name, {"spec": {"replicas": None}}, where)
         return before
 
-    try:
-        pinned = connection.call(work, kubeconfig)
-    except connection.CommandError as error:
-        fail(str(error))
+    pinned = run(work, kubeconfig)
     if pinned is None:
         typer.echo(f"{name} was not pinned: Glowplug decides its replicas already.")
     else:
         typer.echo(f"{name} is no longer pinned at {pinned}: Glowplug decides its replicas.")
 
 
-def read(
-    name: str | None, namespace: str | None, kubeconfig: str | None, *, everywhere: bool = False
-) -> list[dict[str, object]]:
-    """Read one ModelDeployment or all of a namespace or of the cluster, or end with a sentence."""
+def _read(name: str, namespace: str | None, kubeconfig: str | None) -> Json:
     from glowplug.cli import connection
-    from glowplug.kube import MODELDEPLOYMENTS, Client
 
-    where = None if everywhere else namespace or connection.current_namespace(kubeconfig)
-
-    async def work(client: Client) -> list[dict[str, object]]:
-        if name and where:
-            return [await connection.find(client, name, where)]
-        return await client.list(MODELDEPLOYMENTS, where)
-
-    try:
-        return connection.call(work, kubeconfig)
-    except connection.CommandError as error:
-        fail(str(error))
+    where = namespace_or_current(namespace, kubeconfig)
+    return run(lambda client: connection.find(client, name, where), kubeconfig)
 
 
-def fail(sentence: str) -> NoReturn:
-    """End the command with a sentence and the exit status 1."""
-    typer.echo(sentence, err=True)
-    raise typer.Exit(1)
+async def _models(client: Client, namespace: str | None) -> list[Json]:
+    from glowplug.kube import MODELDEPLOYMENTS
+
+    return await client.list(MODELDEPLOYMENTS, namespace)
 
 
-def console() -> Console:
-    """Return the terminal; what is not one gets lines of full length, for grep and awk."""
-    terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=240)
-
-
-def now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
+def _print_json(data: object) -> None:
+    typer.echo(json.dumps(data, indent=2))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -77,6 +79,20 @@ def explanation(model: Model, now: datetime) -> RenderableType:
     return Group(
         *(Text(line) for line in reasons(model, now)), Text(), conditions(model.conditions, now)
     )
+
+
+def explanation_json(model: Model, now: datetime) -> dict[str, Any]:
+    """Return the same as plain data."""
+    return {
+        "namespace": model.namespace,
+        "name": model.name,
+        "pinned": model.pinned,
+        "replicas": model.replicas,
+        "readyReplicas": model.ready,
+        "decision": {"desired": model.desired, "reason": model.reason, "at": model.decided_at},
+        "sentences": list(reasons(model, now)),
+        "conditions": [asdict(condition) for condition in model.conditions],
+    }
 
 
 def reasons(model: Model, now: datetime) -> Iterator[str]:

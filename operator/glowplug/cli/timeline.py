@@ -1,8 +1,8 @@
-"""The stages of a cold start as bars: where the time between a request and its first token went."""
+"""The stages of cold starts as bars: where the time between a request and its first token went."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
@@ -14,6 +14,9 @@ from glowplug.cli import words
 from glowplug.cli.view import ColdStart, PathStatistics, Seconds, Start
 
 BAR = 40
+MOST = 10
+# One letter for each stage, so that a bar is readable without colours.
+LETTERS = dict(zip(STAGES, "dsnbiraLcRf?", strict=True))
 NO_STATISTICS = PathStatistics(samples=0, p50={}, p90={})
 
 
@@ -54,9 +57,43 @@ def bar(begin: float, last: float, total: float, width: int = BAR) -> str:
     return " " * first + "█" * max(1, end - first)
 
 
-def render(cold_start: ColdStart) -> RenderableType:
+def render(cold_start: ColdStart, recent: Sequence[Start] = ()) -> RenderableType:
+    """Return the last cold start stage by stage, and below it the ones before, a line each."""
+    last = latest(cold_start, recent)
+    if len(recent) < 2:
+        return last
+    return Group(last, Text(), *earlier(recent[:MOST]))
+
+
+def earlier(starts: Sequence[Start]) -> Iterator[RenderableType]:
+    """Yield a bar for each start on one scale, and what its letters mean."""
+    longest = max(start.total for start in starts)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("REQUEST AT")
+    table.add_column("PATH")
+    table.add_column("TOTAL", justify="right")
+    table.add_column("", min_width=BAR, no_wrap=True)
+    for start in starts:
+        line = stacked(start.stages, longest)
+        table.add_row(start.at or words.NOTHING, start.path, words.seconds(start.total), line)
+    yield table
+    used = [s for s in STAGES if any(start.stages.get(s) for start in starts)]
+    yield Text("  ".join(f"{LETTERS[stage]} {stage}" for stage in used))
+
+
+def stacked(stages: Seconds, scale: float, width: int = BAR) -> str:
+    """Return the stages as letters, one column each `scale / width` seconds; the sum is kept."""
+    line, end = "", 0.0
+    for stage in in_order(stages):
+        end += stages[stage]
+        columns = round(min(end, scale) / scale * width) if scale > 0 else 0
+        line += LETTERS.get(stage, "?") * (columns - len(line))
+    return line
+
+
+def latest(cold_start: ColdStart, recent: Sequence[Start] = ()) -> RenderableType:
     """Return the last cold start as a table of bars, with what overlapped it below."""
-    start = cold_start.last
+    start = recent[0] if recent else cold_start.last
     if start is None:
         return Text("No cold start has been measured yet. Send a request while it is at zero.")
     usual = cold_start.paths.get(start.path, NO_STATISTICS)

@@ -70,3 +70,8 @@ def ago(stamp: str | None, now: datetime) -> str:
         if age >= size:
             return f"{age // size} {unit} ago"
     return f"{age} s ago"
+
+
+def count(number: float | None) -> str:
+    """Say a number of requests; only fractions have a point."""
+    return NOTHING if number is None else f"{number:.10g}"
