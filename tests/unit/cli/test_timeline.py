@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from glowplug import api
 from glowplug.api import STAGES
-from glowplug.cli.timeline import BAR, NO_STATISTICS, bar, render, rows
+from glowplug.cli.timeline import BAR, LETTERS, NO_STATISTICS, bar, render, rows, stacked
 from glowplug.cli.view import Start, cold_start
 
 STATUS = {
@@ -95,3 +96,33 @@ def test_the_table_has_stages_usual_times_and_what_was_hidden() -> None:
 
 def test_without_a_start_it_says_how_to_get_one() -> None:
     assert "Send a request while it is at zero" in printed({})
+
+
+def test_earlier_starts_are_bars_of_letters_on_one_scale() -> None:
+    starts = [start({"restore": 2.0, "load": 2.0}), start({"sandbox": 1.0, "restore": 1.0})]
+    console = Console(file=io.StringIO(), width=120)
+    console.print(render(cold_start(STATUS), starts))
+    told = console.file.getvalue()
+    assert "r" * (BAR // 2) + "L" * (BAR // 2) in told
+    assert "b" * (BAR // 4) + "r" * (BAR // 4) + " " in told
+    assert told.rstrip().endswith("b sandbox  r restore  L load")
+
+
+def test_the_last_start_is_the_latest_that_the_operator_remembers() -> None:
+    newer = start({"load": 7.5})
+    console = Console(file=io.StringIO(), width=120)
+    console.print(render(cold_start(STATUS), [newer]))
+    assert "7.50 s" in console.file.getvalue()
+
+
+@given(
+    st.dictionaries(st.sampled_from(STAGES), st.floats(0, 1e3), min_size=1),
+    st.floats(1e-3, 1e4),
+)
+def test_letters_never_leave_the_bar(stages: dict[str, float], scale: float) -> None:
+    assert len(stacked(stages, max(scale, sum(stages.values())))) <= BAR
+
+
+def test_stages_are_the_operators() -> None:
+    assert api.STAGES == STAGES
+    assert len(set(LETTERS.values())) == len(STAGES)
