@@ -5,7 +5,7 @@ Sentences hold no number that changes while nothing happens: at rest, nothing is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,20 +79,38 @@ def invalid(problems: Sequence[str]) -> Verdict:
     )
 
 
-def capacity(fleet: Fleet, wanted: int, refused: Verdict | None) -> Verdict:
-    """Whether every wanted replica has a place; `refused` is a verdict of pool, budget or quota."""
-    homeless = [pod for pod in fleet.active if pod.unschedulable is not None]
+def capacity(
+    fleet: Fleet, wanted: int, refused: Verdict | None, failed_rungs: Mapping[str, str]
+) -> Verdict:
+    """Whether every wanted replica has a place; `refused` is a verdict of pool, budget or quota.
+
+    `failed_rungs`: what the scheduler said of rungs that replicas without a node were on before;
+    one that has just been put on the next rung is as homeless as it was.
+    """
+    homeless = [
+        pod
+        for pod in fleet.active
+        if pod.unschedulable is not None or (failed_rungs and not pod.scheduled)
+    ]
     if homeless:
-        told = (homeless[0].unschedulable or "").split(" preemption:")[0].strip()
+        told = f": {_need(homeless[0].unschedulable or '')}"
+        if failed_rungs:
+            rungs = (f"rung {rung}: {_need(words)}" for rung, words in failed_rungs.items())
+            told = "; " + " ".join(rungs)
         return Verdict(
             "CapacityAvailable",
             "False",
             "Unschedulable",
-            f"{len(homeless)} of {max(wanted, len(fleet.active))} replicas have no node: {told}",
+            f"{len(homeless)} of {max(wanted, len(fleet.active))} replicas have no node{told}",
         )
     if refused is not None:
         return refused
     return Verdict("CapacityAvailable", "True", "Sufficient", "Every wanted replica has a place.")
+
+
+def _need(words: str) -> str:
+    """The scheduler's sentence without what it says of preemption."""
+    return words.split(" preemption:", maxsplit=1)[0].strip()
 
 
 def template(error: str | None) -> Verdict:

@@ -7,8 +7,8 @@ can go on from what another left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from glowplug.api import meta, replicas_of
@@ -106,6 +106,7 @@ def plan(
     scarce: bool = False,
     may_create: bool = True,
     replace_ended: bool = True,
+    misplaced: Collection[str] = (),
 ) -> Plan:
     """The next moves towards `wanted` active replicas of the current revision.
 
@@ -113,10 +114,13 @@ def plan(
     `scarce`: this rollout has met a surge Pod without a node before.
     `may_create` is false while the template is refused: then old replicas go on serving.
     `replace_ended` is false while Pods that fail at once are given time.
+    `misplaced`: uids of Pods without a node that are to be made anew in another place.
     """
     if not may_create:
         surplus = _victims(fleet.active, len(fleet.active) - wanted, load)
         return Plan(drain=surplus, delete=_leavers(fleet, policy, load, now))
+    leaving = tuple(pod for pod in fleet.current if pod.uid in misplaced)
+    fleet = replace(fleet, current=tuple(pod for pod in fleet.current if pod not in leaving))
     patience = 0 if replace_ended else len(fleet.ended)
     blocked = _blocked_surge(fleet, wanted, now)
     lacking = max(0, _lacking(fleet, wanted, policy) - patience)
@@ -126,7 +130,7 @@ def plan(
         create=_free_slots(taken, lacking - len(back)),
         reactivate=back,
         drain=_retire(fleet, wanted, policy, load, scarce or blocked is not None),
-        delete=_leavers(fleet, policy, load, now, but=kept),
+        delete=leaving + _leavers(fleet, policy, load, now, but=kept),
         surge_blocked=blocked,
     )
 

@@ -83,6 +83,9 @@ class Pods:
             )
         except Conflict:
             log.info("pod was replaced before its deletion", extra={"pod": pod.name})
+            return
+        if pod.node is None:  # nobody has to stop it, so it is gone at once
+            self._cache.remove(pod.namespace, pod.name, pod.uid)
 
     async def _mark(self, pod: PodRecord, state: str, since: str | None) -> None:
         body = {

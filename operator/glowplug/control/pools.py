@@ -1,16 +1,14 @@
-"""GPUPools: which one a model runs in, on which rung of its ladder, and what the pool reports."""
+"""GPUPools: which one a model runs in, what its Pods cost there, and what the pool reports."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from glowplug.act.conditions import Verdict, judged
-from glowplug.act.containers import Placement
-from glowplug.act.manifest import ANNOTATION_GPUS, ANNOTATION_POOL, ANNOTATION_RUNG
 from glowplug.act.status import StatusWriter
 from glowplug.api import GPUPool, ModelDeployment
+from glowplug.control.ladder import gpus_of, holds_gpus, rung_of
 from glowplug.control.objects import Held, Key, Kind, Objects
 from glowplug.kube import Json, PodRecord, WatchCache
 
@@ -98,55 +96,10 @@ def _age(pool: Held[GPUPool]) -> tuple[str, str]:
     return (created or "", pool.name)
 
 
-def place(pool: GPUPool, gpus: int, used: Mapping[str, int]) -> Placement | None:
-    """Where the next replica goes: the first rung with room; None when every rung is full.
-
-    `gpus` is what one replica needs, `used` the GPUs of each rung that are taken.
-    """
-    spec = pool.spec
-    room = (r for r in spec.ladder if r.max is None or used.get(r.name, 0) + gpus <= r.max)
-    rung = next(room, None)
-    if rung is None and spec.ladder:
-        return None
-    return Placement(
-        pool=pool.metadata.name,
-        rung=rung.name if rung else None,
-        node_selector={**spec.node_selector, **(rung.node_selector if rung else {})},
-        tolerations=tuple(
-            t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in spec.tolerations
-        ),
-    )
-
-
-def used_by_rung(pool: str, pods: Iterable[PodRecord]) -> Counter[str]:
-    """GPUs that replicas hold or wait for, by rung of this pool."""
-    used: Counter[str] = Counter()
-    for pod in pods:
-        if holds_gpus(pod, pool):
-            used[pod.annotations.get(ANNOTATION_RUNG, "")] += gpus_of(pod)
-    return used
-
-
-def gpus_of(pod: PodRecord) -> int:
-    """GPUs that a replica's Pod holds or waits for."""
-    text = pod.annotations.get(ANNOTATION_GPUS, "")
-    return int(text) if text.isdigit() else 0
-
-
 def dollars_per_hour(pool: GPUPool, pods: Iterable[PodRecord]) -> float:
     """What these Pods' GPUs cost by the pool's ladder; a Pod without a node costs nothing yet."""
     prices = {rung.name: rung.dollars_per_gpu_hour for rung in pool.spec.ladder}
-    return sum(
-        prices.get(pod.annotations.get(ANNOTATION_RUNG, ""), 0.0) * gpus_of(pod)
-        for pod in pods
-        if pod.node is not None
-    )
-
-
-def holds_gpus(pod: PodRecord, pool: str) -> bool:
-    """Whether the Pod takes part of a pool's GPUs."""
-    ended = pod.phase in ("Failed", "Succeeded")
-    return not ended and pod.annotations.get(ANNOTATION_POOL) == pool
+    return sum(prices.get(rung_of(pod), 0.0) * gpus_of(pod) for pod in pods if pod.node is not None)
 
 
 class Pools:

@@ -149,6 +149,7 @@ class Deployments:
             fleet=outcome.fleet,
             decided=decided,
             refused=model.choice.refused or outcome.refused,
+            failed_rungs=outcome.failed_rungs,
             template_error=mind.refusal_of(model.recipe.revision),
             metrics=view.metrics,
             snapshot=snapshot_verdict(model.recipe, model.snapshot, store=has_store),
@@ -221,6 +222,7 @@ class Deployments:
         model = f"{key.namespace}/{key.name}"
         if known is not None and known != uid:
             self._minds.forget(known)
+            self._hands.replicas.forget(known)
             self._hands.services.forget(known)
             self._hands.status.forget(known)
             self._decider.forget(model)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from glowplug.act.conditions import Verdict
 from glowplug.act.containers import Placement, Recipe
@@ -16,8 +17,8 @@ from glowplug.act.plan import Fleet, Load, Plan, Policy, classify, plan
 from glowplug.act.pods import Pods
 from glowplug.act.refs import Ref
 from glowplug.api import GPUPool
+from glowplug.control.ladder import PATIENCE_S, Climb, Ladders, is_starved, place
 from glowplug.control.minds import Mind
-from glowplug.control.pools import place, used_by_rung
 from glowplug.kube import ApiError, Forbidden, Invalid, Json, PodRecord, WatchCache
 
 _AT_ONCE = 16
@@ -48,6 +49,8 @@ class Outcome:
     moved: bool = False
     refused: Verdict | None = None
     """Why a wanted replica has no place, for reasons other than the scheduler's."""
+    failed_rungs: Mapping[str, str] = field(default_factory=dict)
+    """Rungs of the ladder that had no node lately, in its order, with the scheduler's words."""
 
 
 class Replicas:
@@ -60,6 +63,7 @@ class Replicas:
         self._cache = cache
         self._launchers = launchers
         self._recorder = recorder
+        self._ladders = Ladders()
         self._at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def move(self, errand: Errand) -> Outcome:
@@ -68,20 +72,27 @@ class Replicas:
         fleet = classify(errand.owned, revision)
         if fleet.ready:
             mind.ended = 0
-        made = self._plan(errand, fleet)
+        climb = self._climb(errand, fleet)
+        made = self._plan(errand, fleet, climb)
         if made.surge_blocked is not None and mind.scarce != revision:
             mind.scarce = revision
             await self._tell_blocked(errand, made.surge_blocked)
         mind.lost(sum(pod in fleet.ended for pod in made.delete), errand.now)
-        refused = await self._create(errand, made)
+        refused = await self._create(errand, made, climb)
         await asyncio.gather(
             *(self._pods.reactivate(pod) for pod in made.reactivate),
             *(self._pods.drain(pod) for pod in made.drain),
             *(self._pods.delete(pod) for pod in made.delete),
         )
+        failed = self._failed_rungs(errand)
         if not made:
-            return Outcome(fleet)
-        return Outcome(classify(self._reread(errand), revision), True, refused)
+            return Outcome(fleet, failed_rungs=failed)
+        await self._tell_climbed(errand, made, climb)
+        return Outcome(classify(self._reread(errand), revision), True, refused, failed)
+
+    def forget(self, uid: str) -> None:
+        """The model with this uid is gone."""
+        self._ladders.forget(uid)
 
     async def try_template(self, recipe: Recipe, mind: Mind, now: float) -> None:
         """Ask the API server, once per revision, whether it would take the Pod."""
@@ -95,7 +106,24 @@ class Replicas:
                 return
         mind.accept(recipe.revision)
 
-    def _plan(self, errand: Errand, fleet: Fleet) -> Plan:
+    def _climb(self, errand: Errand, fleet: Fleet) -> Climb:
+        """Who goes to another rung; looked up only where someone waits or is to be created."""
+        lacking = errand.wanted - len(fleet.current)
+        # Of more than are wanted, those without a node are the first to go.
+        waits = lacking == 0 and any(is_starved(pod, errand.now) for pod in fleet.current)
+        if errand.pool is None or not (lacking > 0 or waits):
+            return Climb({}, Counter())
+        return self._ladders.climb(errand.pool, self._cache.all(), errand.now)
+
+    def _failed_rungs(self, errand: Errand) -> dict[str, str]:
+        ladder = errand.pool.spec.ladder if errand.pool is not None else ()
+        if errand.pool is None or len(ladder) < 2:
+            return {}
+        uid = errand.recipe.deployment.metadata.uid
+        failed = self._ladders.failed(uid, errand.pool.metadata.name, errand.now)
+        return {rung.name: failed[rung.name] for rung in ladder if rung.name in failed}
+
+    def _plan(self, errand: Errand, fleet: Fleet, climb: Climb) -> Plan:
         recipe, mind, now = errand.recipe, errand.mind, errand.now
         update = recipe.deployment.spec.update
         return plan(
@@ -109,6 +137,7 @@ class Replicas:
             scarce=mind.scarce == recipe.revision,
             may_create=not mind.refused(recipe.revision, now),
             replace_ended=now >= mind.ended_until,
+            misplaced=climb.to,
         )
 
     def _taken(self, recipe: Recipe, needed: int) -> frozenset[int]:
@@ -118,12 +147,12 @@ class Replicas:
         names = ((slot, pod_name(m.name, recipe.revision, slot)) for slot in range(needed + known))
         return frozenset(slot for slot, name in names if self._cache.get(m.namespace, name))
 
-    async def _create(self, errand: Errand, made: Plan) -> Verdict | None:
+    async def _create(self, errand: Errand, made: Plan, climb: Climb) -> Verdict | None:
         """Create what is planned; returns what kept a replica from having a place."""
         if not made.create:
             return None
         recipe = errand.recipe
-        placements = self._placements(errand, len(made.create))
+        placements = self._placements(errand, made, climb)
         bodies = [
             replica_pod(dataclasses.replace(recipe, placement=placement), slot)
             for slot, placement in zip(made.create, placements, strict=False)
@@ -166,15 +195,15 @@ class Replicas:
             errand.mind.accept(revision)
         return refused
 
-    def _placements(self, errand: Errand, count: int) -> list[Placement]:
-        """Places for up to `count` replicas; fewer where the ladder is full."""
+    def _placements(self, errand: Errand, made: Plan, climb: Climb) -> list[Placement]:
+        """Places for the replicas to create, climbers first; fewer where the ladder is full."""
         pool, gpus = errand.pool, errand.recipe.deployment.spec.gpu.count
         if pool is None:
-            return [Placement()] * count
-        used = used_by_rung(pool.metadata.name, self._cache.all())
-        found: list[Placement] = []
-        for _ in range(count):
-            placement = place(pool, gpus, used)
+            return [Placement()] * len(made.create)
+        found = [climb.to[pod.uid] for pod in made.delete if pod.uid in climb.to]
+        used, failed = climb.used, self._failed_rungs(errand)
+        while len(found) < len(made.create):
+            placement = place(pool, gpus, used, failed)
             if placement is None:
                 break
             used[placement.rung or ""] += gpus
@@ -199,6 +228,19 @@ class Replicas:
             "replica away first.",
             "RollingUpdate",
         )
+
+    async def _tell_climbed(self, errand: Errand, made: Plan, climb: Climb) -> None:
+        for pod in made.delete:
+            place = climb.to.get(pod.uid)
+            if place is not None:
+                where = f"rung {place.rung} of " if place.rung else ""
+                await self._recorder.warning(
+                    ref_of(errand.recipe.deployment),
+                    "RungWithoutNode",
+                    f"Pod {pod.name} has had no node for {PATIENCE_S:.0f} s; the replica is tried "
+                    f"on {where}GPUPool {place.pool}.",
+                    "Climb",
+                )
 
 
 def _is_quota(error: ApiError) -> bool:

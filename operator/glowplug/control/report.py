@@ -40,6 +40,7 @@ class Pass:
     fleet: Fleet
     decided: Decided
     refused: Verdict | None
+    failed_rungs: Mapping[str, str]
     template_error: str | None
     metrics: Verdict | None
     snapshot: Verdict
@@ -98,7 +99,10 @@ def _conditions(done: Pass) -> list[dict[str, Any]]:
     before = done.before.get("conditions") or []
     fleet, wanted = done.fleet, done.decided.wanted
     troubles = find_troubles(fleet, done.launcher_errors)
-    capacity = conditions.capacity(fleet, wanted, done.refused)
+    # A rung that failed matters to those who were short before, not to a replica just created.
+    short = (condition(before, "CapacityAvailable") or {}).get("status") == "False"
+    failed_rungs = done.failed_rungs if short else {}
+    capacity = conditions.capacity(fleet, wanted, done.refused, failed_rungs)
     template = conditions.template(done.template_error)
     snapshot = _missing_secret(done, troubles) or done.snapshot
     verdicts = [

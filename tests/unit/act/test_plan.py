@@ -1,6 +1,7 @@
 """Plans as tables: what is created, drained, taken back and deleted."""
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -98,6 +99,7 @@ def planned(
     *,
     scarce: bool = False,
     may_create: bool = True,
+    misplaced: Collection[str] = (),
 ) -> Plan:
     taken = frozenset(
         int(p.labels["glowplug.dev/slot"])
@@ -114,6 +116,7 @@ def planned(
         now=NOW,
         scarce=scarce,
         may_create=may_create,
+        misplaced=misplaced,
     )
 
 
@@ -254,6 +257,22 @@ class TestRollingUpdate:
         old = [pod(0, revision="old"), pod(1, revision="old")]
         assert planned(old, 2, may_create=False) == Plan()
         assert len(planned(old, 1, may_create=False).drain) == 1
+
+
+class TestMisplaced:
+    def test_one_is_made_anew_under_another_name(self) -> None:
+        waiting = pod(0, unschedulable="no GPU")
+        made = planned([waiting, pod(1)], 2, misplaced={waiting.uid})
+        assert (made.create, names(made.delete), made.drain) == ((2,), ["m-new-0"], ())
+
+    def test_one_that_is_not_wanted_any_more_is_only_deleted(self) -> None:
+        waiting = pod(0, unschedulable="no GPU")
+        made = planned([waiting, pod(1)], 1, misplaced={waiting.uid})
+        assert (made.create, names(made.delete), made.drain) == ((), ["m-new-0"], ())
+
+    def test_none_goes_while_no_other_may_come(self) -> None:
+        waiting = pod(0, unschedulable="no GPU")
+        assert planned([waiting], 1, may_create=False, misplaced={waiting.uid}) == Plan()
 
 
 pods_of_a_model = st.lists(

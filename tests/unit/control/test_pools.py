@@ -1,4 +1,4 @@
-"""Pools: which one a model runs in, on which rung, at what price."""
+"""Pools: which one a model runs in, and what their nodes offer."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 from glowplug.api import GPUPool, ModelDeployment, parse
 from glowplug.control.objects import Held, Kind
-from glowplug.control.pools import Choice, choose_pool, place, trim_node
+from glowplug.control.pools import Choice, choose_pool, trim_node
 from glowplug.kube import GPUPOOLS
 
 
@@ -72,43 +72,6 @@ def outcome(choice: Choice) -> str | None:
 )
 def test_choice(specs: list[dict[str, Any]], gpu: dict[str, Any], expected: str | None) -> None:
     assert outcome(choose_pool(model(**gpu), pools(*specs))) == expected
-
-
-LADDER = [
-    {"name": "reserved", "dollarsPerGPUHour": 1, "max": 4, "nodeSelector": {"r": "1"}},
-    {"name": "spot", "dollarsPerGPUHour": 0.5, "max": 2},
-]
-
-
-@pytest.mark.parametrize(
-    ("used", "gpus", "rung"),
-    [
-        ({}, 1, "reserved"),
-        ({"reserved": 3}, 1, "reserved"),
-        ({"reserved": 3}, 2, "spot"),
-        ({"reserved": 4, "spot": 1}, 1, "spot"),
-        ({"reserved": 4, "spot": 2}, 1, None),
-    ],
-)
-def test_rungs_in_order(used: dict[str, int], gpus: int, rung: str | None) -> None:
-    (held,) = pools({"ladder": LADDER, "nodeSelector": {"pool": "x"}})
-    assert held.object is not None
-    placement = place(held.object, gpus, used)
-    assert (placement.rung if placement else None) == rung
-    if rung == "reserved":
-        assert placement is not None
-        assert placement.node_selector == {"pool": "x", "r": "1"}
-
-
-def test_a_pool_without_a_ladder_has_room() -> None:
-    (held,) = pools({"tolerations": [{"key": "gpu", "operator": "Exists"}]})
-    assert held.object is not None
-    placement = place(held.object, 1, {})
-    assert placement is not None
-    assert (placement.rung, placement.tolerations) == (
-        None,
-        ({"key": "gpu", "operator": "Exists"},),
-    )
 
 
 def test_nodes_offer_extended_resources_only() -> None:

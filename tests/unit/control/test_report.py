@@ -77,6 +77,7 @@ def done(fleet: Fleet, wanted: int, **changes: Any) -> Pass:
         fleet=fleet,
         decided=Decided(wanted, 0, "because"),
         refused=None,
+        failed_rungs={},
         template_error=None,
         metrics=conditions.metrics(True, "fine"),
         snapshot=snapshot_verdict(made, None, store=False),
@@ -230,3 +231,22 @@ def test_engines_for_prometheus() -> None:
             },
         }
     ]
+
+
+def capacity_of(status: dict[str, Any]) -> tuple[str, str]:
+    (found,) = [c for c in status["conditions"] if c["type"] == "CapacityAvailable"]
+    return found["status"], found["message"]
+
+
+def test_a_replica_tried_on_the_next_rung_is_as_homeless_as_before() -> None:
+    failed = {"reserved": "no GPU here. preemption: none", "spot": "none there."}
+    waiting = replace(HOMELESS, unschedulable=None)
+    short = status_of(done(Fleet(current=(HOMELESS,)), 1))
+    told = "1 of 1 replicas have no node; rung reserved: no GPU here. rung spot: none there."
+    tried = status_of(done(Fleet(current=(waiting,)), 1, before=short, failed_rungs=failed))
+    assert capacity_of(tried) == ("False", told)
+    placed = status_of(done(Fleet(current=(STARTING,)), 1, before=tried, failed_rungs=failed))
+    assert capacity_of(placed)[0] == "True"
+    another = Fleet(current=(STARTING, waiting))
+    more = status_of(done(another, 2, before=placed, failed_rungs=failed))
+    assert capacity_of(more)[0] == "True", "one just created lacks nothing yet"
