@@ -19,13 +19,14 @@ from report import Report, arguments
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "hack"))
 
+from glowplug.api import STAGES
 from stack.ask import Answer, ask
 from stack.install import MODELS, S3_ENDPOINT, SECRET, install
 from stack.stack import Stack
 
 OURS, PEER = "bench-glowplug", "bench-deployment"
 QUESTION = "What is the capital of France?"
-CASE = "cold start, SmolLM2-135M (269 MB)"
+CASE = "cold start, 269 MB"
 PREFIX = "smollm2-135m-instruct"
 DOWNLOAD = f"""
 import boto3, os
@@ -92,8 +93,8 @@ async def measure_ours(stack: Stack, report: Report) -> None:
     answer = await ask(stack.gateway_url, OURS, QUESTION)
     _record(report, "glowplug", answer)
     last = await stack.until(lambda: _newer(stack, before), 30)
-    for stage, seconds in last["stages"].items():
-        report.add(CASE, "glowplug", f"stage {stage}", "s", seconds)
+    for stage in STAGES:
+        report.add(CASE, "glowplug", f"stage {stage}", "s", last["stages"][stage])
 
 
 def _newer(stack: Stack, before: str | None) -> dict[str, dict[str, float]] | None:
