@@ -43,8 +43,17 @@ async def _crd(cluster: Cluster, wanted: Body) -> Finding:
 
 
 def schema_of(version: Body) -> Any:
-    """Return the schema that objects of a version are checked against."""
-    return version["schema"]["openAPIV3Schema"]
+    """Return the schema that objects of a version are checked against, in comparable form."""
+    return _plain(version["schema"]["openAPIV3Schema"])
+
+
+def _plain(node: Any) -> Any:
+    """The API server leaves empty lists out and keeps numbers as floats."""
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items() if value != []}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return float(node) if isinstance(node, int) and not isinstance(node, bool) else node
 
 
 async def operator(cluster: Cluster) -> list[Finding]:

@@ -27,7 +27,7 @@ class Right:
         return f"{self.resource}.{self.group}" if self.group else self.resource
 
 
-READ = ("get", "list", "watch")
+READ = ("list", "watch")
 USER = (
     Right("glowplug.dev", "modeldeployments", ("get", "list", "patch")),
     Right("", "pods", ("list",)),
