@@ -3,22 +3,13 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from glowplug.kube import LEASES, Client, Lease, LeaseLost
 
 TIMES = {"duration": 2.0, "renew_deadline": 1.2, "retry": 0.2}
-
-
-@pytest.fixture
-async def client(apiserver: Path) -> AsyncIterator[Client]:
-    made = await Client.connect(str(apiserver))
-    yield made
-    await made.close()
 
 
 @pytest.fixture
@@ -113,3 +104,22 @@ async def test_of_many_contenders_one_wins(contender):
     assert sum(one.held() for one in contenders) == 1
     for task in tasks:
         task.cancel()
+
+
+async def test_the_lease_belongs_to_what_its_holder_lives_in(client, contender):
+    def pod(name: str) -> dict[str, str]:
+        return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": f"uid-{name}"}
+
+    async def owners() -> list[dict[str, str]]:
+        lease = await client.get(LEASES, contender.name, "default")
+        return lease["metadata"].get("ownerReferences", [])
+
+    a, b, nobody = contender("a", owner=pod("a")), contender("b", owner=pod("b")), contender("c")
+    await a.acquire()
+    assert await owners() == [pod("a")]
+    await a.release()
+    await b.acquire()
+    assert await owners() == [pod("b")], "the first Pod's end must not take the Lease along"
+    await b.release()
+    await nobody.acquire()
+    assert await owners() == []

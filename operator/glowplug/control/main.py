@@ -22,7 +22,7 @@ from glowplug.control.logs import configure
 from glowplug.control.model import Settings
 from glowplug.control.operator import Operator
 from glowplug.control.server import serve
-from glowplug.kube import Client
+from glowplug.kube import Client, Json
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="glowplug-operator",
         description="Scales models from zero: watches demand, creates and drains replicas.",
         epilog="Out of a cluster, KUBECONFIG names the API server. POD_NAME identifies this "
-        "process in the Lease, GLOWPLUG_LAUNCHER_PYZ is the launcher's file.",
+        "process in the Lease, which the Pod of POD_UID owns. GLOWPLUG_LAUNCHER_PYZ is the "
+        "launcher's file.",
     )
     add = parser.add_argument
     add("--namespace", default=env("POD_NAMESPACE", "default"), help="own namespace, of the Lease")
@@ -80,6 +81,14 @@ def _settings(args: argparse.Namespace) -> Settings:
     return Settings(args.loop, args.snapshotter_image, store)
 
 
+def _own_pod() -> Json | None:
+    """An ownerReference to the Pod that this process runs in, None outside of one."""
+    name, uid = os.environ.get("POD_NAME"), os.environ.get("POD_UID")
+    if not name or not uid:
+        return None
+    return {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
+
+
 async def _run(args: argparse.Namespace, launcher: bytes) -> int:
     stopped = _signals()
     client = await Client.connect(os.environ.get("KUBECONFIG"))
@@ -92,6 +101,7 @@ async def _run(args: argparse.Namespace, launcher: bytes) -> int:
             identity=f"{os.environ.get('POD_NAME') or os.uname().nodename}-{uuid.uuid4().hex[:8]}",
             launcher=launcher,
             prometheus_url=args.prometheus_url or None,
+            owner=_own_pod(),
         )
         runner = await serve(operator.app, args.port)
         try:

@@ -37,6 +37,7 @@ from glowplug.kube import (
     SERVICES,
     ApiError,
     Client,
+    Json,
     Lease,
     NotFound,
     PodRecord,
@@ -75,9 +76,10 @@ class Operator:
         identity: str,
         launcher: bytes,
         prometheus_url: str | None,
+        owner: Json | None = None,
     ) -> None:
         self._client = client
-        self.lease = Lease(client, namespace, LEASE, identity)
+        self.lease = Lease(client, namespace, LEASE, identity, owner=owner)
         self.queue: KeyedQueue[Key] = KeyedQueue()
         self.objects = Objects(self._object_changed)
         self.metrics = Metrics(self.objects.all)

@@ -27,7 +27,11 @@ class LeaseLost(Exception):  # noqa: N818
 
 
 class Lease:
-    """One contender for a Lease; `identity` must be this process's alone."""
+    """One contender for a Lease; `identity` must be this process's alone.
+
+    owner: an ownerReference to what this process lives in, its Pod: when the last holder is gone,
+    the garbage collector takes the Lease along, and uninstalling leaves nothing.
+    """
 
     def __init__(
         self,
@@ -36,6 +40,7 @@ class Lease:
         name: str,
         identity: str,
         *,
+        owner: Json | None = None,
         duration: float = 15.0,
         renew_deadline: float = 10.0,
         retry: float = 2.0,
@@ -48,6 +53,7 @@ class Lease:
         self._namespace = namespace
         self._name = name
         self._identity = identity
+        self._owners = [owner] if owner is not None else None
         self._duration = duration
         self._renew_deadline = renew_deadline
         self._retry = retry
@@ -115,7 +121,7 @@ class Lease:
             self._version = lease["metadata"]["resourceVersion"]
             transitions = int((lease.get("spec") or {}).get("leaseTransitions") or 0)
             sent = self._clock()
-            return self._won(await self._write(self._claim(transitions + 1)), sent)
+            return self._won(await self._take(self._claim(transitions + 1)), sent)
 
     def _is_free(self, lease: Json) -> bool:
         spec = lease.get("spec") or {}
@@ -157,7 +163,9 @@ class Lease:
         self._version = lease["metadata"]["resourceVersion"]
 
     async def _create(self) -> Json:
-        metadata = {"name": self._name, "namespace": self._namespace}
+        metadata: Json = {"name": self._name, "namespace": self._namespace}
+        if self._owners is not None:
+            metadata["ownerReferences"] = self._owners
         return await self._client.create(
             LEASES,
             {
@@ -168,9 +176,13 @@ class Lease:
             },
         )
 
-    async def _write(self, spec: Json) -> Json:
+    async def _take(self, spec: Json) -> Json:
+        # A list in a merge patch replaces: what the last holder lived in owns it no more.
+        return await self._write(spec, {"ownerReferences": self._owners})
+
+    async def _write(self, spec: Json, metadata: Json | None = None) -> Json:
         # The resourceVersion makes it compare-and-swap: two contenders cannot both succeed.
-        body = {"metadata": {"resourceVersion": self._version}, "spec": spec}
+        body = {"metadata": {**(metadata or {}), "resourceVersion": self._version}, "spec": spec}
         return await self._client.patch(
             LEASES, self._name, body, self._namespace, timeout=self._retry + 1
         )
