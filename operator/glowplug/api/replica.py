@@ -31,6 +31,11 @@ class Replica:
         """What tells this process from every other, for as long as the cluster lives."""
         return (self.pod_uid, self.process, self.port)
 
+    def authority(self, port: int | None) -> str:
+        """host:port as URLs write it, where an IPv6 address stands in brackets."""
+        host = f"[{self.ip}]" if self.ip and ":" in self.ip else self.ip
+        return f"{host}:{port}"
+
 
 class _Pod(Protocol):
     """What has to be known of a Pod; read-only, so that a frozen record fits."""

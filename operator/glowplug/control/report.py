@@ -14,7 +14,7 @@ from glowplug.act.service import replica_selector
 from glowplug.act.snapshot import secret_advice
 from glowplug.act.troubles import Trouble, trouble_of
 from glowplug.api import ModelSnapshot, condition, timestamp
-from glowplug.observe import ColdStartHistory
+from glowplug.observe import ColdStart, ColdStartHistory
 
 _CALM = frozenset({"Starting", "NoStore", "Disabled", "NotNeeded", "Taking"})
 """Reasons of a condition that is False for now and nobody's trouble."""
@@ -196,14 +196,8 @@ def cold_start_status(history: ColdStartHistory) -> dict[str, Any] | None:
     last = history.last
     if last is None:
         return None
-    told: dict[str, Any] = {
-        "last": {
-            "total": last.total,
-            "stages": dict(last.stages),
-            "hidden": dict(last.hidden),
-            "path": last.path,
-            "at": timestamp(last.at - last.total),
-        },
+    status: dict[str, Any] = {
+        "last": told(last),
         "paths": {
             path: {"samples": stats.samples, "p50": dict(stats.p50), "p90": dict(stats.p90)}
             for path, stats in history.all_stats().items()
@@ -211,12 +205,23 @@ def cold_start_status(history: ColdStartHistory) -> dict[str, Any] | None:
     }
     stats = history.stats(last.path)
     if stats is not None:
-        told |= {
+        status |= {
             "p50": stats.p50["total"],
             "p90": stats.p90["total"],
             "samples": stats.samples,
         }
-    return told
+    return status
+
+
+def told(start: ColdStart) -> dict[str, Any]:
+    """One cold start in the form of the CRD; `at` is when its request came."""
+    return {
+        "total": start.total,
+        "stages": dict(start.stages),
+        "hidden": dict(start.hidden),
+        "path": start.path,
+        "at": timestamp(start.at - start.total),
+    }
 
 
 @dataclass(frozen=True, slots=True)

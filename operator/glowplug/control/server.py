@@ -8,7 +8,8 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from glowplug.api import Replica, replicas_of, timestamp
+from glowplug.api import replicas_of
+from glowplug.control.report import told
 from glowplug.kube import PodRecord
 from glowplug.observe import ColdStart
 
@@ -18,7 +19,7 @@ def targets(pods: Iterable[PodRecord]) -> list[dict[str, Any]]:
     live = (pod for pod in pods if pod.ip and pod.phase not in ("Failed", "Succeeded"))
     return [
         {
-            "targets": [f"{_host(replica)}:{replica.port}"],
+            "targets": [replica.authority(replica.port)],
             "labels": {
                 "namespace": replica.namespace,
                 "pod": replica.pod,
@@ -30,21 +31,6 @@ def targets(pods: Iterable[PodRecord]) -> list[dict[str, Any]]:
         for replica in replicas_of(pod)
         if replica.metrics is not None
     ]
-
-
-def _host(replica: Replica) -> str:
-    return f"[{replica.ip}]" if replica.ip and ":" in replica.ip else str(replica.ip)
-
-
-def told(start: ColdStart) -> dict[str, Any]:
-    """A cold start as `status.coldStart.last` has it; `at` is when the request came."""
-    return {
-        "total": start.total,
-        "path": start.path,
-        "at": timestamp(start.at - start.total),
-        "stages": dict(start.stages),
-        "hidden": dict(start.hidden),
-    }
 
 
 def application(

@@ -138,7 +138,7 @@ class Readiness:
 
     async def _launcher_state(self, engine: EngineState, seq: int | None) -> dict[str, Any]:
         replica = engine.replica
-        url = _url(replica.ip, replica.launcher_port, "/state")
+        url = f"http://{replica.authority(replica.launcher_port)}/state"
         params = {} if seq is None else {"after": str(seq), "timeout": f"{self._pace.long_poll:g}"}
         wait = self._pace.answer + (0.0 if seq is None else self._pace.long_poll)
         timeout = aiohttp.ClientTimeout(total=wait, sock_connect=self._pace.answer)
@@ -149,7 +149,7 @@ class Readiness:
 
     async def _healthy(self, engine: EngineState) -> bool:
         replica = engine.replica
-        url = _url(replica.ip, replica.port, replica.health_path)
+        url = f"http://{replica.authority(replica.port)}{replica.health_path}"
         timeout = aiohttp.ClientTimeout(total=self._pace.answer)
         try:
             async with self._session.get(url, timeout=timeout, headers=_ONCE) as response:
@@ -178,8 +178,3 @@ def _current_stage(state: dict[str, Any]) -> str:
         if not stage.get("hidden") and stage.get("end") is None
     ]
     return str(blocking[-1]) if blocking else str(state["phase"])
-
-
-def _url(ip: str | None, port: int | None, path: str) -> str:
-    host = f"[{ip}]" if ip is not None and ":" in ip else ip
-    return f"http://{host}:{port}{path}"

@@ -100,7 +100,7 @@ class ReplicaStates:
                 await asyncio.sleep(_SETTLED_POLL)
 
     async def _poll_launcher(self, replica: Replica) -> None:
-        url = f"{_base(replica, replica.launcher_port)}/state"
+        url = f"http://{replica.authority(replica.launcher_port)}/state"
         seq = 0
         while True:
             try:
@@ -127,7 +127,7 @@ class ReplicaStates:
         return parse_state(body, self._clock())
 
     async def _poll_health(self, replica: Replica) -> None:
-        url = _base(replica, replica.port) + replica.health_path
+        url = f"http://{replica.authority(replica.port)}{replica.health_path}"
         timeout = aiohttp.ClientTimeout(total=_ANSWER)
         while True:
             try:
@@ -176,11 +176,6 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > _LARGEST_STATE:
             raise ValueError(f"the state is larger than {_LARGEST_STATE} bytes")
     return body
-
-
-def _base(replica: Replica, port: int | None) -> str:
-    host = f"[{replica.ip}]" if replica.ip and ":" in replica.ip else replica.ip
-    return f"http://{host}:{port}"
 
 
 def _about(replica: Replica) -> dict[str, str]:

@@ -57,6 +57,14 @@ def test_draining_is_the_label_or_the_deletion(labels, deleting, draining):
     assert read(json.dumps([ENTRY]), labels, deleting)[0].draining is draining
 
 
+@pytest.mark.parametrize(
+    ("ip", "written"), [("198.18.0.9", "198.18.0.9:8000"), ("fd00::9", "[fd00::9]:8000")]
+)
+def test_an_address_is_written_as_urls_want_it(ip: str, written: str):
+    (replica,) = replicas_of(Pod({meta.ANNOTATION_REPLICAS: json.dumps([ENTRY])}, {}, ip=ip))
+    assert replica.authority(replica.port) == written
+
+
 @pytest.mark.parametrize("annotation", ["", "{", "3", "[3]", '[{"model": "a"}]', '{"model": 1}'])
 def test_a_broken_annotation_lists_nothing(annotation):
     assert read(annotation) == ()
