@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from aiohttp import web
 
 from cluster.apiserver import free_ports
 from glowplug.api import meta
-from glowplug.kube import CRDS, MODELDEPLOYMENTS, NAMESPACES, PODS, Client
+from glowplug.kube import CRDS, MODELDEPLOYMENTS, PODS, Client
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -48,13 +47,6 @@ async def _established(client: Client) -> None:
 def _is_established(crd: dict[str, Any]) -> bool:
     conditions = crd.get("status", {}).get("conditions") or []
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
-
-
-@pytest.fixture
-async def namespace(client: Client) -> str:
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    await client.create(NAMESPACES, {"metadata": {"name": name}})
-    return name
 
 
 @dataclass

@@ -1,27 +1,11 @@
 """WatchCache against the real API server."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
-from glowplug.kube import NAMESPACES, PODS, Client, PodRecord, WatchCache, trim_pod
-
-
-@pytest.fixture
-async def client(apiserver: Path) -> AsyncIterator[Client]:
-    made = await Client.connect(str(apiserver))
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def namespace(client: Client) -> str:
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    await client.create(NAMESPACES, {"metadata": {"name": name}})
-    return name
+from glowplug.kube import PODS, Client, PodRecord, WatchCache, trim_pod
 
 
 @pytest.fixture

@@ -1,27 +1,11 @@
 """What the real API server answers, as the client passes it on."""
 
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from glowplug import kube
-from glowplug.kube import CONFIGMAPS, NAMESPACES, PODS, SERVICES, Client
-
-
-@pytest.fixture
-async def client(apiserver: Path) -> AsyncIterator[Client]:
-    made = await Client.connect(str(apiserver))
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def namespace(client: Client) -> str:
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    await client.create(NAMESPACES, {"metadata": {"name": name}})
-    return name
+from glowplug.kube import CONFIGMAPS, PODS, SERVICES
 
 
 def config_map(name: str, **data: str) -> dict:

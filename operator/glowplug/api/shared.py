@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from glowplug.api.base import Part, Rule
-from glowplug.api.fields import DNSSubdomain, Labels, Line, Short
+from glowplug.api.fields import DNSSubdomain, Short
 
 Source = Annotated[str, Field(min_length=6, max_length=1024)]
 Endpoint = Annotated[str, Field(min_length=8, max_length=1024, pattern=r"^https?://[^\s@]+$")]
@@ -62,18 +62,3 @@ class Toleration(Part):
     toleration_seconds: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         None, description="Seconds that NoExecute is tolerated; absent: for ever."
     )
-
-
-NodeSelector = Annotated[
-    Labels, Field(description="Labels that a node must carry to run these Pods.")
-]
-
-__all__ = [
-    "SOURCE_RULES",
-    "Endpoint",
-    "Line",
-    "NodeSelector",
-    "SecretRef",
-    "Source",
-    "Toleration",
-]

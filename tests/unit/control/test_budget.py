@@ -7,17 +7,7 @@ from hypothesis import strategies as st
 from glowplug.control.budget import ROUND_S, Budgets
 from glowplug.decide import Bid
 
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+from .conftest import Clock
 
 
 @pytest.fixture
