@@ -26,6 +26,10 @@ test: venv ## All tests: unit, real API server, real node (root, Debian 12, Go >
 	@$(CLUSTER) build
 	$(PYTEST) tests/unit tests/api tests/e2e
 
+.PHONY: soak
+soak: venv ## The campaigns that `test` samples by seed, whole: crash points, late and doubled events
+	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/unit/staleness tests/api/operator/crashpoints
+
 .PHONY: test-fast
 test-fast: venv ## Unit tests only: no cluster, seconds
 	$(PYTEST) tests/unit

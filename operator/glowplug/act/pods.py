@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 DRAINED_GRACE_S = 5
 """Grace of a drained Pod that has no launcher: it need not sit out its preStop sleep."""
+_STRANGER_S = 60.0
+"""How long a name is believed to be taken by a Pod that lost our labels."""
 
 
 class Pods:
@@ -43,9 +45,16 @@ class Pods:
         self._writer = writer
         self._cache = cache
         self._clock = clock
+        self._strangers: dict[tuple[str, str], float] = {}
+
+    def is_taken(self, namespace: str, name: str) -> bool:
+        """Whether a Pod has this name, be it one that the cache leaves out for its labels."""
+        if self._cache.get(namespace, name) is not None:
+            return True
+        return self._clock() < self._strangers.get((namespace, name), 0.0)
 
     async def create(self, body: Json) -> bool:
-        """Create the Pod; false if its name was taken, which the cache then knows too."""
+        """Create the Pod; false if its name was taken, which `is_taken` then knows too."""
         metadata = body["metadata"]
         try:
             self._cache.upsert(await self._writer.create(PODS, body))
@@ -55,6 +64,9 @@ class Pods:
             except NotFound:
                 return False
             self._cache.upsert(found)
+            if self._cache.get(metadata["namespace"], metadata["name"]) is None:
+                until = self._clock() + _STRANGER_S
+                self._strangers[metadata["namespace"], metadata["name"]] = until
             return False
         return True
 

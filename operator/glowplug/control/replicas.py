@@ -145,7 +145,7 @@ class Replicas:
         m = recipe.deployment.metadata
         known = len(self._cache.by_index(recipe.deployment.key))
         names = ((slot, pod_name(m.name, recipe.revision, slot)) for slot in range(needed + known))
-        return frozenset(slot for slot, name in names if self._cache.get(m.namespace, name))
+        return frozenset(slot for slot, name in names if self._pods.is_taken(m.namespace, name))
 
     async def _create(self, errand: Errand, made: Plan, climb: Climb) -> Verdict | None:
         """Create what is planned; returns what kept a replica from having a place."""

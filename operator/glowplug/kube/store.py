@@ -41,6 +41,7 @@ class Store(Generic[T]):
         self._index = index
         self._by_index: dict[str, dict[tuple[str, str], T]] = {}
         self._gone: OrderedDict[str, int] = OrderedDict()  # uid -> version it was gone at
+        self._listed = -1  # version of the last complete list
         self._subscribers: list[Subscriber[T]] = []
 
     def __len__(self) -> int:
@@ -71,6 +72,8 @@ class Store(Generic[T]):
             return False
         if version <= self._gone.get(new.uid, -1):
             return False
+        if old is None and version <= self._listed:
+            return False  # the answer to a write, overtaken by a list that no longer had it
         if old is not None and old.uid != new.uid:
             self._drop(old, version)
             old = None
@@ -103,12 +106,14 @@ class Store(Generic[T]):
         for key, held in list(self._items.items()):
             if key not in present and int(held.resource_version) <= list_version:
                 self._drop(held, list_version)
+        self._listed = max(self._listed, list_version)
 
     def clear(self) -> None:
         """Forget everything, tombstones too: the server's history is another one."""
         for held in list(self._items.values()):
             self._drop(held, int(held.resource_version))
         self._gone.clear()
+        self._listed = -1
 
     def _drop(self, held: T, version: int) -> None:
         self._bury(held.uid, version)

@@ -38,6 +38,14 @@ def test_late_news_of_a_deleted_object_does_not_raise_it():
     assert store.all() == ()
 
 
+def test_a_write_whose_answer_a_list_overtook_does_not_raise_what_is_gone():
+    store = Store[Thing]()
+    store.replace([thing("b", "two", 9)], 15)
+    assert not store.put(thing("a", "created-at-10-gone-at-12", 10))
+    assert [record.name for record in store.all()] == ["b"]
+    assert store.put(thing("a", "created-at-16", 16))
+
+
 def test_an_object_that_left_the_selector_may_come_back():
     store = Store[Thing]()
     store.put(thing("a", "one", 10))
