@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from types import ModuleType
 
 import requests
@@ -22,6 +24,7 @@ MODELS, STORE = "models", "glowplug"
 S3_ENDPOINT = f"http://{NODE_IP}:{S3_PORT}"
 PROMETHEUS_URL = f"http://{NODE_IP}:{PROMETHEUS_PORT}"
 SECRET = "glowplug-store"
+CHART = REPOSITORY / "charts" / "glowplug"
 
 
 def install() -> Stack:
@@ -32,8 +35,8 @@ def install() -> Stack:
     services.up(where)
     _upload_model()
     _release(where)
-    discovery = f"http://{_service_ip(where, 'glowplug-operator')}:8080/sd/engines"
-    gateway = f"http://{_service_ip(where, 'glowplug-gateway')}"
+    discovery = f"http://{service_ip(where, 'glowplug-operator')}:8080/sd/engines"
+    gateway = f"http://{service_ip(where, 'glowplug-gateway')}"
     # A Service answers about a second after its Pods are Ready, when kube-proxy has heard of them.
     for url in (discovery, f"{gateway}/v1/models"):
         _wait_until_it_answers(url)
@@ -70,35 +73,37 @@ def _example(name: str) -> ModuleType:
 
 def _release(where: Paths) -> None:
     """`helm upgrade --install` of the chart, with this tree's images."""
-    values = {
+    # Two cores hold the whole cluster: one of each is enough, and nothing waits for the CPU.
+    one_each = {"operator.replicas": "1", "gateway.replicas": "1"}
+    with console.status("helm upgrade --install glowplug"):
+        # helm installs CRDs but never upgrades them, so a changed tree needs kubectl.
+        crds = ["-f", str(REPOSITORY / "crds")]
+        lifecycle.kubectl(where, "apply", "--server-side", "--force-conflicts", *crds)
+        words = ("upgrade", "--install", RELEASE, CHART, "--create-namespace", "--skip-crds")
+        helm(where, *words, values=values(where) | one_each)
+    console.print("[green]✓[/] Glowplug installed")
+
+
+def values(where: Paths) -> dict[str, str]:
+    """What the chart is told here, all else being its defaults."""
+    return {
         "image.tag": _tag(where, "operator"),
         "snapshotter.image.tag": _tag(where, "snapshotter"),
         "prometheus.url": PROMETHEUS_URL,
         "store.url": f"s3://{STORE}/snapshots",
         "store.endpoint": S3_ENDPOINT,
         "store.secretName": SECRET,
-        # Two cores hold the whole cluster: one of each is enough, and nothing waits for the CPU.
-        "operator.replicas": "1",
-        "gateway.replicas": "1",
     }
-    words = ["upgrade", "--install", RELEASE, str(REPOSITORY / "charts" / "glowplug")]
-    words += [
-        "--namespace",
-        SYSTEM,
-        "--create-namespace",
-        "--skip-crds",
-        "--wait",
-        "--timeout",
-        "2m",
+
+
+def helm(where: Paths, *words: str | Path, values: Mapping[str, str] | None = None) -> str:
+    """Run helm in the release's namespace, wait for what it changes, and return what it said."""
+    settings = [
+        word for key, value in (values or {}).items() for word in ("--set", f"{key}={value}")
     ]
-    for key, value in values.items():
-        words += ["--set", f"{key}={value}"]
-    with console.status("helm upgrade --install glowplug"):
-        # helm installs CRDs but never upgrades them, so a changed tree needs kubectl.
-        crds = ["-f", str(REPOSITORY / "crds")]
-        lifecycle.kubectl(where, "apply", "--server-side", "--force-conflicts", *crds)
-        run([where.bin / "helm", "--kubeconfig", where.kubeconfig, *words], timeout=180)
-    console.print("[green]✓[/] Glowplug installed")
+    wait = ["--namespace", SYSTEM, "--wait", "--timeout", "3m"]
+    argv = [where.bin / "helm", "--kubeconfig", where.kubeconfig, *words, *wait, *settings]
+    return run(argv, timeout=240)
 
 
 def _tag(where: Paths, name: str) -> str:
@@ -128,7 +133,7 @@ def _wait_until_it_answers(url: str, seconds: float = 30) -> None:
             return
 
 
-def _service_ip(where: Paths, name: str) -> str:
+def service_ip(where: Paths, name: str) -> str:
     """ClusterIP of a Service of the release: the host reaches it as a Pod would."""
     words = ["-n", SYSTEM, "get", "service", name, "-o", "jsonpath={.spec.clusterIP}"]
     return lifecycle.kubectl(where, *words).strip()

@@ -30,11 +30,19 @@ async def stack(installed: Stack) -> AsyncIterator[Stack]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker of tests that take the cluster down."""
-    line = "rebuilds_cluster: takes the cluster down, so it runs before all others"
-    config.addinivalue_line("markers", line)
+    """Declare the markers of tests that take the stack from under the others."""
+    for line in (
+        "rebuilds_cluster: takes the cluster down, so it runs before all others",
+        "replaces_release: uninstalls Glowplug, so it runs after all others",
+    ):
+        config.addinivalue_line("markers", line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that rebuild the cluster run before anything is installed on it."""
-    items.sort(key=lambda item: "rebuilds_cluster" not in item.keywords)
+    """The cluster is rebuilt before anything is on it, the release replaced when all is done."""
+    items.sort(
+        key=lambda item: (
+            "replaces_release" in item.keywords,
+            "rebuilds_cluster" not in item.keywords,
+        )
+    )
