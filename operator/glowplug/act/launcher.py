@@ -5,6 +5,7 @@ All models of the namespace own it together, so it leaves with the last of them.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 from collections.abc import Callable, Sequence
@@ -66,13 +67,16 @@ class Launchers:
         self._pyz = pyz
         self._clock = clock
         self._written: dict[str, tuple[frozenset[str], float]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
 
     async def ensure(self, namespace: str, owners: Sequence[Ref]) -> None:
         """Make the ConfigMap of a namespace whose Pods are about to start."""
         uids = frozenset(owner.uid for owner in owners)
-        known, until = self._written.get(namespace, (frozenset(), 0.0))
-        if uids <= known and self._clock() < until:
-            return
-        body = launcher_body(namespace, owners, self._pyz)
-        await self._writer.apply(CONFIGMAPS, body, field_manager=FIELD_MANAGER)
-        self._written[namespace] = (uids, self._clock() + _TRUST_S)
+        # One at a time, or who knew fewer owners could write after who knew them all.
+        async with self._locks.setdefault(namespace, asyncio.Lock()):
+            known, until = self._written.get(namespace, (frozenset(), 0.0))
+            if uids <= known and self._clock() < until:
+                return
+            body = launcher_body(namespace, owners, self._pyz)
+            await self._writer.apply(CONFIGMAPS, body, field_manager=FIELD_MANAGER)
+            self._written[namespace] = (uids, self._clock() + _TRUST_S)
