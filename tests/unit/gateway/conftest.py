@@ -26,7 +26,7 @@ def settings() -> Settings:
         admin_port=0,
         grace=5.0,
         demand_period=0.1,
-        limits=WireLimits(body_bytes=1_000_000, linger=0.5),
+        limits=WireLimits(body_bytes=1_000_000, linger=0.5, farewell=0.3),
         patience=Patience(comments_after=0.1, comments_period=0.05),
         pace=Pace(health=0.01, health_ready=0.05, retry=0.01, retry_longest=0.02, long_poll=0.5),
     )

@@ -61,6 +61,53 @@ async def test_idle_connections_do_not_use_up_the_grace(bench: Bench) -> None:
     assert await reader.read() == b""
 
 
+async def test_clients_that_keep_their_connections_lose_no_request(bench: Bench) -> None:
+    """A client sees its connection end only after an answer that said so, or while it rests."""
+    bench.model()
+    await bench.serving()
+    body = {"model": "smollm2", "messages": [], "stream": True}
+    ended: list[Exception] = []
+    answers = 0
+
+    async def client() -> None:
+        nonlocal answers
+        async with aiohttp.ClientSession() as session:
+            try:
+                while True:
+                    async with session.post(f"{bench.url}/v1/chat/completions", json=body) as got:
+                        assert (await got.text()).endswith("data: [DONE]\n\n")
+                        answers += 1
+            except aiohttp.ClientError as error:
+                ended.append(error)
+
+    clients = [asyncio.create_task(client()) for _ in range(16)]
+    await until(lambda: answers > 100)
+    await bench.gateway.stop()
+    await asyncio.wait_for(asyncio.gather(*clients), 5)
+    # Refused when they connect anew: where another gateway is, that one takes them.
+    refused = [isinstance(error, aiohttp.ClientConnectorError) for error in ended]
+    assert refused == [True] * 16, ended
+
+
+class TestLongFarewell:
+    """Silence would be waited for: who is told that the connection ends need not be silent."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return replace(settings, limits=replace(settings.limits, farewell=4.0))
+
+    async def test_a_held_request_is_told_in_its_answer(self, bench: Bench) -> None:
+        bench.model()
+        asking = asyncio.create_task(bench.ask())
+        await until(lambda: bench.traffic.held == 1)
+        stopping = asyncio.create_task(bench.gateway.stop())
+        await asyncio.sleep(0)
+        bench.replica(await bench.engine())
+        status, _ = await asking
+        assert status == 200
+        await asyncio.wait_for(stopping, 2)
+
+
 class TestGraceOver:
     """The grace ends before the requests do."""
 

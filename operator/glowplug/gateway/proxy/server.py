@@ -102,12 +102,13 @@ class ClientConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # Requests in order.
+    def take_leave(self) -> None:
+        """The server stops: say so in what is not answered yet, and rest no longer than needed."""
+        if self._reply is not None and not self._reply.status:
+            self._reply.keep_alive = False
+        self._rearm()
 
-    @property
-    def resting(self) -> bool:
-        """Whether no request is being received or answered."""
-        return self._task is None and not self._intake.in_message
+    # Requests in order.
 
     def _on_item(self, item: Request | Rejected) -> None:
         self._owes_continue = False
@@ -132,7 +133,7 @@ class ClientConnection(asyncio.Protocol):
                 self._owes_continue = False
                 self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             if self._server.closing:
-                self._transport.close()
+                self._rearm()
             return
         item = self._waiting.popleft()
         if isinstance(item, Rejected):
@@ -179,6 +180,11 @@ class ClientConnection(asyncio.Protocol):
 
     # Time.
 
+    def _rearm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._watch_time()
+
     def _watch_time(self) -> None:
         # One timer a connection, looked at now and then: no cost per request.
         left = self._deadline() - self._loop.time()
@@ -198,7 +204,8 @@ class ClientConnection(asyncio.Protocol):
             return self._intake.began + self._limits.head_timeout
         if self._intake.in_message:
             return self._last_byte + self._limits.stall_timeout
-        return self._last_byte + self._limits.idle_timeout
+        closing = self._server.closing
+        return self._last_byte + (self._limits.farewell if closing else self._limits.idle_timeout)
 
 
 class ProxyServer:
@@ -236,12 +243,15 @@ class ProxyServer:
         return bound
 
     def stop_accepting(self) -> None:
-        """Take no new connection, close idle ones, and let the others end after their answer."""
+        """Take no new connection, and part from each client at the end of an answer.
+
+        Never between its request and our close: `Connection: close` tells it, or its silence us.
+        """
         self.closing = True
         if self._server is not None:
             self._server.close()
-        for connection in [c for c in self.connections if c.resting]:
-            connection.close()
+        for connection in list(self.connections):
+            connection.take_leave()
 
     def leave(self, connection: ClientConnection) -> None:
         """Called by a connection that is over."""

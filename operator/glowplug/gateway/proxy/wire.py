@@ -50,6 +50,9 @@ class WireLimits:
     # Longer than the idle time of common load balancers (AWS 60 s, Google 600 s): they close first.
     idle_timeout: float = 620.0
     linger: float = 5.0
+    # How long a stopping server lets a connection rest: a client that was promised another answer
+    # on it, and asks within this time, gets one and is told to go elsewhere for the next.
+    farewell: float = 3.0
     connect_timeout: float = 3.0
     # Shorter than uvicorn's 5 s, so that a pooled connection is seldom closed under a request.
     engine_idle: float = 4.0
