@@ -164,9 +164,10 @@ class Readiness:
         engine.stage = "route" if ready else _AWAY
         if ready:
             engine.ready_at = self._wall()
+        replica = engine.replica
         logger.info(
             "engine ready" if ready else "engine not ready",
-            extra={"model": engine.replica.model, "pod": engine.replica.pod},
+            extra={"model": f"{replica.namespace}/{replica.model}", "pod": replica.pod},
         )
         changed()
 
