@@ -65,6 +65,7 @@ class DecisionStatus(StatusPart):
 
     desired: Count | None = Field(None, description="Replicas that should serve.")
     asleep: Count | None = Field(None, description="Replicas that should sleep.")
+    rule: Text | None = Field(None, description="The rule that set the count, such as hold.")
     reason: Sentence | None = Field(None, description="Why, in one sentence with numbers.")
     at: Time | None = Field(None, description="When it was taken.")
 

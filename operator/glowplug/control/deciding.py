@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from glowplug.api import GPUPool
 from glowplug.control.budget import Budgets
 from glowplug.control.minds import Mind
@@ -23,9 +25,10 @@ class Decider:
         # A pinned model is watched on, so that releasing it finds a scaler that knows its demand.
         decision = mind.scaler_for(spec.scaling, spec.warmth).step(view.observation())
         bound = next((step.why for step in decision.steps if step.name == "maxReplicas"), None)
-        decided = Decided(decision.replicas, decision.asleep, decision.reason, bound)
+        decided = Decided(decision.replicas, decision.asleep, decision.reason, decision.rule, bound)
         if spec.replicas is not None:
-            decided = Decided(spec.replicas, 0, f"spec.replicas pins the count: {spec.replicas}.")
+            told = f"spec.replicas pins the count: {spec.replicas}."
+            decided = Decided(spec.replicas, 0, told, "replicas")
         return self._within_pool(model, view, decided)
 
     def forget(self, model: str) -> None:
@@ -39,7 +42,7 @@ class Decider:
             there = view.signals.ready + view.signals.starting
             wanted = min(decided.wanted, there)
             bound = choice.refused.message if wanted < decided.wanted else decided.limited
-            return Decided(wanted, decided.asleep, decided.reason, bound)
+            return dataclasses.replace(decided, wanted=wanted, limited=bound)
         if choice.pool is None or choice.pool.spec.budget is None:
             self._budgets.forget(model.key)
             return decided
@@ -59,4 +62,4 @@ class Decider:
             f"{decided.wanted} replicas are wanted, and the budget of GPUPool "
             f"{pool.metadata.name} ({budget} GPUs) has room for {granted}."
         )
-        return Decided(granted, decided.asleep, told, told)
+        return Decided(granted, decided.asleep, told, "budget", told)

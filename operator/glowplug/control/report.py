@@ -22,11 +22,12 @@ _CALM = frozenset({"Starting", "NoStore", "Disabled", "NotNeeded", "Taking"})
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What was decided: `wanted` replicas, why, and which bound was in the way."""
+    """What was decided: `wanted` replicas, why, by which rule, and which bound was in the way."""
 
     wanted: int
     asleep: int
     reason: str
+    rule: str
     limited: str | None = None
 
 
@@ -83,14 +84,16 @@ def status_of(done: Pass) -> dict[str, Any]:
 
 
 def _decision(done: Pass) -> dict[str, Any]:
-    """The last decision that changed the count: its reason and time stay until the next one."""
-    before = done.before.get("decision") or {}
-    if before.get("desired") == done.decided.wanted and before.get("at"):
+    """The last decision that was new: its numbers and time stay while count and rule do."""
+    before, decided = done.before.get("decision") or {}, done.decided
+    known = (before.get("desired"), before.get("asleep"), before.get("rule"))
+    if known == (decided.wanted, decided.asleep, decided.rule):
         return dict(before)
     return {
-        "desired": done.decided.wanted,
-        "asleep": done.decided.asleep,
-        "reason": done.decided.reason,
+        "desired": decided.wanted,
+        "asleep": decided.asleep,
+        "rule": decided.rule,
+        "reason": decided.reason,
         "at": timestamp(done.now),
     }
 

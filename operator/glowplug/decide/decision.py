@@ -21,6 +21,11 @@ class Decision:
     reason: str  # one sentence, with numbers
     steps: tuple[Step, ...]
 
+    @property
+    def rule(self) -> str:
+        """The name of the step that gave the reason."""
+        return next((s.name for s in reversed(self.steps) if s.why == self.reason), "")
+
 
 @dataclass(slots=True)
 class Chain:

@@ -75,7 +75,7 @@ def done(fleet: Fleet, wanted: int, **changes: Any) -> Pass:
         generation=3,
         recipe=made,
         fleet=fleet,
-        decided=Decided(wanted, 0, "because"),
+        decided=Decided(wanted, 0, "because", "needed"),
         refused=None,
         failed_rungs={},
         template_error=None,
@@ -148,10 +148,17 @@ def test_every_condition_is_there_with_its_generation() -> None:
 def test_a_decision_keeps_its_time_until_the_next_one() -> None:
     first = status_of(done(Fleet(), 1))
     later = replace(done(Fleet(), 1), before=first, now=1_800_000_500.0)
-    later = replace(later, decided=Decided(1, 0, "still, for 500 s"))
+    later = replace(later, decided=Decided(1, 0, "still, for 500 s", "needed"))
     assert status_of(later)["decision"] == first["decision"]
-    changed = replace(later, decided=Decided(2, 0, "more"))
+    changed = replace(later, decided=Decided(2, 0, "more", "needed"))
     assert status_of(changed)["decision"]["reason"] == "more"
+
+
+def test_the_same_count_for_another_reason_says_so() -> None:
+    first = status_of(done(Fleet(), 1))
+    kept = replace(done(Fleet(), 1), before=first, now=1_800_000_500.0)
+    kept = replace(kept, decided=Decided(1, 0, "a promise keeps it", "warmth"))
+    assert status_of(kept)["decision"]["reason"] == "a promise keeps it"
 
 
 def test_a_young_disturbance_leaves_the_condition_as_it_was() -> None:
