@@ -7,9 +7,13 @@ server's proxy, at an address of the benchmark range.
 import asyncio
 import json
 import os
+import pty
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +142,25 @@ def test_top_asks_a_url_where_one_is_given(glowplug, live: str) -> None:
     wrong = json.loads(glowplug("top", "--json", "--metrics-url", f"http://{IP}:8080/no").stdout)
     assert "gives no metrics of the operator" in wrong["operator"]["trouble"]
     assert wrong["models"][0]["demand"] is None
+
+
+def test_top_draws_again_until_it_is_interrupted(apiserver: Path, live: str) -> None:
+    ours, theirs = pty.openpty()
+    words = ["top", "--interval", "0.5", "--kubeconfig", str(apiserver)]
+    program = [sys.executable, "-m", "glowplug.cli.main", *words]
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "140"}
+    with subprocess.Popen(program, stdin=theirs, stdout=theirs, stderr=theirs, env=env) as shown:
+        os.close(theirs)
+        drawn = b""
+        while drawn.count(b"DEMAND") < 2:
+            drawn += os.read(ours, 65536)
+        shown.send_signal(signal.SIGINT)
+        with suppress(OSError):  # the terminal ends with its last user
+            while os.read(ours, 65536):
+                pass
+        assert shown.wait(10) == 0
+    os.close(ours)
+    assert live.encode() in drawn
 
 
 def test_status_of_one_shows_its_rollout(glowplug, live: str) -> None:
