@@ -44,10 +44,10 @@ async def clients(stack: Stack, name: str) -> AsyncIterator[list[Answer]]:
 
     async def client(session: aiohttp.ClientSession) -> None:
         while not stop.is_set():
-            asked = ask(stack.gateway_url, name, "Say hello.", max_tokens=2, session=session)
+            asked = ask(stack.gateway_url, name, "Hi", max_tokens=1, session=session)
             try:
                 answers.append(await asked)
-            except aiohttp.ClientError as error:
+            except (aiohttp.ClientError, TimeoutError) as error:
                 answers.append(Answer(error=repr(error)))
 
     async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
