@@ -1,6 +1,7 @@
 """What the chart renders when it is asked for more: TLS, Ingress, policies, monitors, CRDs."""
 
 import re
+import tomllib
 
 import pytest
 import yaml
@@ -191,6 +192,18 @@ def test_the_pod_monitor_reads_an_engines_path_from_its_annotation(
     assert path["targetLabel"] == "__metrics_path__"
     assert model["targetLabel"] == "glowplug_model"
     assert (endpoint["port"], endpoint["interval"]) == ("http", "5s")
+
+
+def test_charts_and_distributions_are_of_one_version() -> None:
+    """The chart's default image tags are its appVersion, and the images report theirs."""
+    versions = {
+        str(yaml.safe_load((chart / "Chart.yaml").read_text())[key])
+        for chart in (CHART, CRDS)
+        for key in ("version", "appVersion")
+    }
+    for name in ("pyproject.toml", "snapshotter/pyproject.toml"):
+        versions.add(tomllib.loads((REPOSITORY / name).read_text())["project"]["version"])
+    assert len(versions) == 1, versions
 
 
 def test_every_value_is_described() -> None:
