@@ -10,12 +10,13 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.apiserver import running
 from cluster.config import REPOSITORY, paths
 
 OLD = REPOSITORY / "tests" / "data" / "glowplug-0.1.0.tgz"
@@ -27,6 +28,13 @@ KINDS = (
     "poddisruptionbudgets,networkpolicies,ingresses,secrets"
 )
 Command = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def apiserver() -> Iterator[Path]:
+    """One of its own: on the shared one, other tests own the CRDs that helm is to install."""
+    with running() as kubeconfig:
+        yield kubeconfig
 
 
 @pytest.fixture
