@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from stack.stack import Stack
 
 OLD = REPOSITORY / "tests" / "data" / "glowplug-0.1.0.tgz"
 CLIENTS = 4
-REQUESTS = 1000
+REQUESTS = 1000 if "GLOWPLUG_SOAK" in os.environ else 200
 # What every namespace has, and what only tells of the past.
 ALWAYS_THERE = {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
 HISTORY = {"events", "events.events.k8s.io"}
