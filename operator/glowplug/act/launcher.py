@@ -69,13 +69,13 @@ class Launchers:
         self._written: dict[str, tuple[frozenset[str], float]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def ensure(self, namespace: str, owners: Sequence[Ref]) -> None:
-        """Make the ConfigMap of a namespace whose Pods are about to start."""
+    async def ensure(self, namespace: str, owners: Sequence[Ref], *, again: bool = True) -> None:
+        """Make the ConfigMap of a namespace with Pods; without `again`, once in this life."""
         uids = frozenset(owner.uid for owner in owners)
         # One at a time, or who knew fewer owners could write after who knew them all.
         async with self._locks.setdefault(namespace, asyncio.Lock()):
             known, until = self._written.get(namespace, (frozenset(), 0.0))
-            if uids <= known and self._clock() < until:
+            if uids <= known and (self._clock() < until or not again):
                 return
             body = launcher_body(namespace, owners, self._pyz)
             await self._writer.apply(CONFIGMAPS, body, field_manager=FIELD_MANAGER)

@@ -11,7 +11,7 @@ import orjson
 from glowplug.act.refs import Ref
 from glowplug.act.writer import Writer
 from glowplug.api import meta
-from glowplug.kube import SERVICES, Client, Json, NotFound, WatchCache
+from glowplug.kube import SERVICES, Client, Forbidden, Invalid, Json, NotFound, WatchCache
 
 FIELD_MANAGER = "glowplug-service"
 _APPLIED = f"{meta.GROUP}/applied"
@@ -94,7 +94,10 @@ class Services:
         self._refused: dict[str, float] = {}
 
     async def ensure(self, owner: Ref, port: int) -> None:
-        """Make the Service of `owner`; raises `NameTakenError` where another has its name."""
+        """Make the Service of `owner`; raises `NameTakenError` where another has its name.
+
+        `Invalid` and `Forbidden` are raised once, then the Service is left alone for a while.
+        """
         body = service_body(owner, port)
         known = self._cache.get(owner.namespace, owner.name)
         if known is not None and known.applied == body["metadata"]["annotations"][_APPLIED]:
@@ -103,7 +106,12 @@ class Services:
             return
         if known is None or known.model != owner.name:
             await self._look(owner)
-        self._cache.upsert(await self._writer.apply(SERVICES, body, field_manager=FIELD_MANAGER))
+        try:
+            made = await self._writer.apply(SERVICES, body, field_manager=FIELD_MANAGER)
+        except (Invalid, Forbidden):
+            self._refused[owner.uid] = self._clock() + _LOOK_AGAIN_S
+            raise
+        self._cache.upsert(made)
         self._refused.pop(owner.uid, None)
 
     def forget(self, uid: str) -> None:

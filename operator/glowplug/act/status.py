@@ -42,11 +42,18 @@ class StatusWriter:
         self._sent: dict[str, _Sent] = {}
 
     async def write(
-        self, res: Resource, ref: Ref, before: Mapping[str, Any], after: Json
+        self,
+        res: Resource,
+        ref: Ref,
+        before: Mapping[str, Any],
+        after: Json,
+        *,
+        broken: bool = False,
     ) -> Json | None:
         """Bring the object's status from `before` to `after` if it is time; the object, if written.
 
-        `before` is the status as last read; an object that is gone is no error.
+        `before` is the status as last read; an object that is gone is no error. `broken`: the
+        stored object breaks its schema, and server-side apply cannot read such an object.
         """
         after = rounded(after)
         now = self._clock()
@@ -58,6 +65,10 @@ class StatusWriter:
         body = {"metadata": metadata, "status": after}
         self._sent[ref.uid] = _Sent(now, after)
         try:
+            if broken:
+                return await self._writer.patch(
+                    res, ref.name, body, ref.namespace, subresource="status"
+                )
             return await self._writer.apply(
                 res, body, field_manager=FIELD_MANAGER, subresource="status"
             )

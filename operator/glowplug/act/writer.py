@@ -45,10 +45,18 @@ class Writer:
                 res, body, field_manager=field_manager, subresource=subresource
             )
 
-    async def patch(self, res: Resource, name: str, body: Json, namespace: str) -> Json:
+    async def patch(
+        self,
+        res: Resource,
+        name: str,
+        body: Json,
+        namespace: str,
+        *,
+        subresource: str | None = None,
+    ) -> Json:
         """Merge patch."""
         with self._guard("patch", res):
-            return await self._client.patch(res, name, body, namespace)
+            return await self._client.patch(res, name, body, namespace, subresource=subresource)
 
     async def delete(
         self,

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from glowplug.act.conditions import Verdict
 from glowplug.api import Scaling, Warmth
 from glowplug.decide import Autoscaler
 from glowplug.observe import Totals
 
 STALE_PATIENCE_S = 20.0
 _REFUSED_AGAIN_S = 30.0
+_SHORTAGE_BASE_S = 1.0
+_SHORTAGE_CAP_S = 30.0
 _ENDED_BASE_S = 2.0
 _ENDED_CAP_S = 300.0
 
@@ -28,6 +31,15 @@ class Refusal:
 
 
 @dataclass(slots=True)
+class Shortage:
+    """Why the namespace takes no more Pods, and when to try again (s since the epoch)."""
+
+    verdict: Verdict
+    tries: int
+    until: float
+
+
+@dataclass(slots=True)
 class Mind:
     """One model's memory; times are seconds since the epoch."""
 
@@ -38,6 +50,7 @@ class Mind:
     stale_since: float | None = None
     accepted: str | None = None
     refusal: Refusal | None = None
+    shortage: Shortage | None = None
     scarce: str | None = None
     ended: int = 0
     ended_until: float = 0.0
@@ -66,6 +79,16 @@ class Mind:
         """The API server's sentence about this revision, None when it took it or was not asked."""
         refusal = self.refusal
         return refusal.sentence if refusal is not None and refusal.revision == revision else None
+
+    def lack(self, verdict: Verdict, now: float) -> None:
+        """The namespace has no room: the next try waits longer each time."""
+        tries = self.shortage.tries + 1 if self.shortage is not None else 0
+        delay = min(_SHORTAGE_CAP_S, _SHORTAGE_BASE_S * 2.0 ** min(tries, 16))
+        self.shortage = Shortage(verdict, tries, now + delay)
+
+    def lacking(self, now: float) -> Verdict | None:
+        """Why it is too early to try to create a Pod, None when it is not."""
+        return self.shortage.verdict if self.shortage and now < self.shortage.until else None
 
     def lost(self, count: int, now: float) -> None:
         """Pods that had ended were deleted: the next ones that end wait longer."""

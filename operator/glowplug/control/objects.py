@@ -59,6 +59,20 @@ class Held(Generic[T]):
         return Ref(self.kind, self.namespace, self.name, self.uid)
 
 
+_PARTS = frozenset({"decision", "coldStart", "tiers", "snapshot", "cost", "memory"})
+
+
+def _readable(status: Any) -> dict[str, Any]:
+    """A stored status as far as it has the form it should have; the rest is written anew."""
+    if not isinstance(status, dict):
+        return {}
+    known = {k: v for k, v in status.items() if k not in _PARTS or isinstance(v, dict)}
+    conditions = known.pop("conditions", None)
+    if isinstance(conditions, list):
+        known["conditions"] = [c for c in conditions if isinstance(c, dict)]
+    return known
+
+
 class Kind(Generic[T]):
     """All objects of one kind. `on_change(key, news)`: after each change; news: of the spec."""
 
@@ -107,7 +121,6 @@ class Kind(Generic[T]):
             found = parse(self._model, body)
         except InvalidObject as error:
             problems = error.problems
-        status = body.get("status")
         return Held(
             kind=self._model.kind,
             namespace=meta.get("namespace") or "",
@@ -118,7 +131,7 @@ class Kind(Generic[T]):
             deleting="deletionTimestamp" in meta,
             object=found,
             problems=problems,
-            status=status if isinstance(status, dict) else {},
+            status=_readable(body.get("status")),
         )
 
     def _tell(self, old: Held[T] | None, new: Held[T] | None) -> None:

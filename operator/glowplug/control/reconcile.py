@@ -10,7 +10,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from glowplug.act import conditions
 from glowplug.act.conditions import judged
@@ -37,7 +36,14 @@ from glowplug.control.report import (
     snapshot_verdict,
     status_of,
 )
-from glowplug.kube import MODELDEPLOYMENTS, MODELSNAPSHOTS, AlreadyExists, ApiError, Invalid, Json
+from glowplug.kube import (
+    MODELDEPLOYMENTS,
+    MODELSNAPSHOTS,
+    AlreadyExists,
+    Forbidden,
+    Invalid,
+    Json,
+)
 from glowplug.observe import ColdStarts
 
 log = logging.getLogger(__name__)
@@ -105,6 +111,7 @@ class Deployments:
         outcome = await self._hands.replicas.move(self._errand(model, view, decided, mind, now))
         await self._surround(model, decided, mind, now)
         await self._report(model, view, decided, outcome, mind)
+        await self._ask_for_snapshot(model)
         return self._pace(view, decided, outcome)
 
     def _errand(self, model: Model, view: View, decided: Decided, mind: Mind, now: float) -> Errand:
@@ -121,16 +128,18 @@ class Deployments:
         )
 
     async def _surround(self, model: Model, decided: Decided, mind: Mind, now: float) -> None:
-        """What stands around the replicas: Service, template check, snapshot."""
+        """What stands around the replicas: Service and template check."""
         recorder, recipe = self._hands.recorder, model.recipe
         try:
             await self._hands.services.ensure(model.ref, recipe.engine.port)
         except NameTakenError as error:
             await recorder.warning(model.ref, "ServiceNameTaken", str(error))
-        except Invalid as error:
+        except (Invalid, Forbidden) as error:
             await recorder.warning(model.ref, "ServiceRefused", error.message)
         if not decided.wanted and not model.is_known_valid:
             await self._hands.replicas.try_template(recipe, mind, now)
+
+    async def _ask_for_snapshot(self, model: Model) -> None:
         if model.lacks_snapshot(self._settings.store):
             body = snapshot_body(model.deployment, model.ref)
             with contextlib.suppress(AlreadyExists):
@@ -167,7 +176,9 @@ class Deployments:
 
     async def _write_status(self, held: Held[ModelDeployment], after: Json) -> None:
         before = held.status.get("conditions") or []
-        written = await self._hands.status.write(MODELDEPLOYMENTS, held.ref, held.status, after)
+        written = await self._hands.status.write(
+            MODELDEPLOYMENTS, held.ref, held.status, after, broken=held.object is None
+        )
         if written is None:
             return
         self._eyes.objects.deployments.put(written)
@@ -191,8 +202,7 @@ class Deployments:
 
     async def _refuse(self, held: Held[ModelDeployment]) -> None:
         """An object that breaks the rules of its kind: say so, and touch nothing that runs."""
-        known: Any = held.status.get("conditions")
-        before = [c for c in known if isinstance(c, dict)] if isinstance(known, list) else []
+        before = held.status.get("conditions") or []
         ready = [c for c in before if c.get("type") == "Ready"]
         verdict = conditions.invalid(held.problems)
         after = {
@@ -205,8 +215,10 @@ class Deployments:
         }
         try:
             await self._write_status(held, after)
-        except ApiError as error:
+        except Invalid as error:
+            # Rules of the CRD that fail on a wrong type forbid every write, that of status too.
             log.warning("status refused: %s", error)
+            await self._hands.recorder.warning(held.ref, verdict.reason, verdict.message)
 
     def _pace(self, view: View, decided: Decided, outcome: Outcome) -> float:
         fleet = outcome.fleet

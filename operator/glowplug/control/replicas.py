@@ -78,7 +78,13 @@ class Replicas:
             mind.scarce = revision
             await self._tell_blocked(errand, made.surge_blocked)
         mind.lost(sum(pod in fleet.ended for pod in made.delete), errand.now)
-        refused = await self._create(errand, made, climb)
+        refused = None
+        if made.create and (refused := mind.lacking(errand.now)) is not None:
+            made = dataclasses.replace(made, create=())
+        if made.create:
+            refused = await self._create(errand, made, climb)
+        elif any(not pod.ready for pod in fleet.active):
+            refused = await self._mind_launcher(errand)
         await asyncio.gather(
             *(self._pods.reactivate(pod) for pod in made.reactivate),
             *(self._pods.drain(pod) for pod in made.drain),
@@ -86,7 +92,7 @@ class Replicas:
         )
         failed = self._failed_rungs(errand)
         if not made:
-            return Outcome(fleet, failed_rungs=failed)
+            return Outcome(fleet, False, refused, failed)
         await self._tell_climbed(errand, made, climb)
         return Outcome(classify(self._reread(errand), revision), True, refused, failed)
 
@@ -101,7 +107,7 @@ class Replicas:
         try:
             await self._pods.try_create(replica_pod(recipe, 0))
         except (Invalid, Forbidden) as error:
-            if not _is_quota(error):
+            if _shortage(error) is None:
                 mind.refuse(recipe.revision, error.message, now)
                 return
         mind.accept(recipe.revision)
@@ -149,8 +155,6 @@ class Replicas:
 
     async def _create(self, errand: Errand, made: Plan, climb: Climb) -> Verdict | None:
         """Create what is planned; returns what kept a replica from having a place."""
-        if not made.create:
-            return None
         recipe = errand.recipe
         placements = self._placements(errand, made, climb)
         bodies = [
@@ -163,7 +167,11 @@ class Replicas:
             self._ensure_launcher(errand),
             return_exceptions=True,
         )
-        refused = self._judge(errand, [r for r in results if isinstance(r, BaseException)])
+        errors = [r for r in results if isinstance(r, BaseException)]
+        refused = self._judge(errand, errors)
+        if not errors:
+            errand.mind.accept(recipe.revision)
+            errand.mind.shortage = None
         missing = len(made.create) - len(bodies)
         if missing and errand.pool is not None:
             told = f"Every rung of GPUPool {errand.pool.metadata.name} holds its max already; "
@@ -175,24 +183,36 @@ class Replicas:
         async with self._at_once:
             return await self._pods.create(body)
 
-    async def _ensure_launcher(self, errand: Errand) -> None:
+    async def _ensure_launcher(self, errand: Errand, *, again: bool = True) -> None:
         if errand.recipe.engine.launcher:
             namespace = errand.recipe.deployment.metadata.namespace
-            await self._launchers.ensure(namespace, errand.neighbours())
+            await self._launchers.ensure(namespace, errand.neighbours(), again=again)
+
+    async def _mind_launcher(self, errand: Errand) -> Verdict | None:
+        """Pods that start may wait for what an operator did not live to write beside them."""
+        early = errand.mind.lacking(errand.now)
+        if early is not None:
+            return early
+        try:
+            await self._ensure_launcher(errand, again=False)
+        except ApiError as error:
+            return self._judge(errand, [error])
+        errand.mind.shortage = None
+        return None
 
     def _judge(self, errand: Errand, errors: Iterable[BaseException]) -> Verdict | None:
         """Sort what creating met: a quota, a refused Pod; all else is raised and tried again."""
-        revision, refused = errand.recipe.revision, None
-        found = list(errors)
-        for error in found:
-            if isinstance(error, Forbidden) and _is_quota(error):
-                refused = Verdict("CapacityAvailable", "False", "QuotaExceeded", error.message)
+        refused = None
+        for error in errors:
+            shortage = _shortage(error)
+            if shortage is not None:
+                refused = shortage
             elif isinstance(error, Invalid | Forbidden):
-                errand.mind.refuse(revision, error.message, errand.now)
+                errand.mind.refuse(errand.recipe.revision, error.message, errand.now)
             else:
                 raise error
-        if not found:
-            errand.mind.accept(revision)
+        if refused is not None:
+            errand.mind.lack(refused, errand.now)
         return refused
 
     def _placements(self, errand: Errand, made: Plan, climb: Climb) -> list[Placement]:
@@ -243,5 +263,14 @@ class Replicas:
                 )
 
 
-def _is_quota(error: ApiError) -> bool:
-    return "exceeded quota" in error.message
+def _shortage(error: BaseException) -> Verdict | None:
+    """What the namespace, rather than the Pod, has against being given more."""
+    if not isinstance(error, Forbidden):
+        return None
+    if "exceeded quota" in error.message:
+        return Verdict("CapacityAvailable", "False", "QuotaExceeded", error.message)
+    causes = error.details.get("causes") or ()
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        told = f"The namespace is being deleted and takes nothing new: {error.message}."
+        return Verdict("CapacityAvailable", "False", "NamespaceTerminating", told)
+    return None

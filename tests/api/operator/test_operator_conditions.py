@@ -1,15 +1,10 @@
 """What goes wrong is said in a condition and an event, and stays the affair of one model."""
 
 import asyncio
-import copy
 import time
 from datetime import datetime
-from pathlib import Path
 
-import pytest
-import yaml
-
-from glowplug.kube import CRDS, EVENTS, GPUPOOLS, MODELDEPLOYMENTS
+from glowplug.kube import EVENTS, GPUPOOLS
 
 REPOSITORY = Path(__file__).parents[3]
 NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: no victims."
@@ -26,56 +21,6 @@ async def pods_of(kubelet, eventually, wanted: int):
 async def notes(client, namespace: str, reason: str) -> list[str]:
     events = await client.list(EVENTS, namespace)
     return [event["note"] for event in events if event["reason"] == reason]
-
-
-@pytest.fixture
-async def unchecked(client):
-    """The CRD as an older release might have had it: no schema, no rules; put back afterwards."""
-    path = next(REPOSITORY.glob("crds/*modeldeployments.yaml"))
-    crd = yaml.safe_load(path.read_text())
-    loose = copy.deepcopy(crd)
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    for version in loose["spec"]["versions"]:
-        version["schema"]["openAPIV3Schema"] = {
-            "type": "object",
-            "properties": {"spec": anything, "status": anything},
-        }
-    await client.apply(CRDS, loose, field_manager="tests")
-    yield
-    await client.apply(CRDS, crd, field_manager="tests")
-
-
-async def test_bad_objects_beside_good_ones(
-    operator, client, unchecked, kubelet, models, eventually, namespace
-):
-    bad = {"engine": {"type": "warp"}, "scaling": {"idleAfter": "soon"}}
-
-    async def written():
-        try:
-            await models.create("bad-0", **bad)
-        except Exception:
-            return False
-        return True
-
-    await eventually(written)  # the looser schema takes a moment to be served
-    for i in range(1, 10):
-        await models.create(f"bad-{i}", **bad)
-    await models.create("good", replicas=1)
-    await operator.start()
-    await pods_of(kubelet, eventually, 1)
-    for i in range(10):
-        ready = await models.becomes(f"bad-{i}", "Ready", "False", "InvalidSpec")
-    assert "spec.engine.type" in ready["message"]
-    assert "spec.scaling.idleAfter" in ready["message"]
-    await models.becomes("good", "Ready", "False", "Starting")
-
-    await client.delete(MODELDEPLOYMENTS, "bad-0", namespace)
-    await models.create("bad-0", replicas=1)
-    await models.becomes("bad-0", "Ready", "False", "Starting")
-    await asyncio.sleep(1.0)
-    writes = await operator.writes()
-    await asyncio.sleep(2.0)
-    assert await operator.writes() == writes
 
 
 async def test_a_refused_template_keeps_the_servers_own_sentence(
@@ -127,85 +72,6 @@ async def test_no_node_is_named_with_its_resource_and_how_many_wait(
     (left,) = await pods_of(kubelet, eventually, 1)
     assert left["metadata"]["name"] == first["metadata"]["name"], "waiting Pods go first"
     await models.becomes("m", "CapacityAvailable", "True", "Sufficient")
-
-
-@pytest.mark.parametrize(
-    ("container", "reason", "told"),
-    [
-        (
-            {"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}},
-            "ImagePullFailed",
-            "no such image",
-        ),
-        (
-            {
-                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-                "lastState": {"terminated": {"exitCode": 3, "message": "CUDA is unhappy"}},
-                "restartCount": 4,
-            },
-            "EngineExited",
-            "exit code 3 after 4 restarts: CUDA is unhappy",
-        ),
-        (
-            {
-                "state": {
-                    "waiting": {
-                        "reason": "CreateContainerConfigError",
-                        "message": 'secret "read" not found',
-                    }
-                }
-            },
-            "ContainerConfigError",
-            'secret "read" not found',
-        ),
-        (
-            {
-                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-                "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
-                "restartCount": 1,
-            },
-            "OutOfMemory",
-            "engine.resources.limits.memory",
-        ),
-    ],
-    ids=["image", "crash", "secret", "memory"],
-)
-async def test_what_keeps_the_only_replica_from_serving(
-    operator, kubelet, models, eventually, container, reason, told
-):
-    await operator.start()
-    await models.create("m", replicas=1)
-    (pod,) = await pods_of(kubelet, eventually, 1)
-    status = {
-        "name": "engine",
-        "image": "engine:1",
-        "imageID": "",
-        "ready": False,
-        "restartCount": 0,
-        **container,
-    }
-    await kubelet.status(pod, phase="Pending", containerStatuses=[status])
-    found = await models.becomes("m", "Ready", "False", reason)
-    assert told in found["message"]
-    assert pod["metadata"]["name"] in found["message"]
-
-
-async def test_a_quota_is_a_matter_of_capacity(operator, client, kubelet, models, namespace):
-    from glowplug.kube import Resource
-
-    quotas = Resource("", "v1", "resourcequotas", kind="ResourceQuota")
-    body = {
-        "metadata": {"name": "few", "namespace": namespace},
-        "spec": {"hard": {"pods": "1"}},
-    }
-    await client.create(quotas, body)
-    status = {"status": {"hard": {"pods": "1"}, "used": {"pods": "0"}}}
-    await client.patch(quotas, "few", status, namespace, subresource="status")
-    await operator.start()
-    await models.create("m", replicas=3)
-    short = await models.becomes("m", "CapacityAvailable", "False", "QuotaExceeded")
-    assert "exceeded quota: few" in short["message"]
-    assert len(await kubelet.pods()) == 1
 
 
 class TestPools:

@@ -18,9 +18,9 @@ import pytest
 
 from glowplug.kube import MODELDEPLOYMENTS, NAMESPACES, Client
 
+from ..life import Fate, Life, lease_runs_out
 from .actors import Witness, at_work
 from .essence import essence
-from .life import Fate, Life, lease_runs_out
 from .scenarios import STORIES, Stage, Story
 
 SOAK = os.environ.get("GLOWPLUG_SOAK") == "1"

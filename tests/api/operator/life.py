@@ -14,7 +14,7 @@ import aiohttp
 from glowplug.act.weights import Store
 from glowplug.control.model import Settings
 from glowplug.control.operator import LEASE, Operator
-from glowplug.kube import LEASES, Client
+from glowplug.kube import LEASES, ApiError, Client
 from glowplug.kube.transport import Transport
 
 SETTINGS = Settings(0.2, "snapshotter:1", Store("s3://snapshots/x", None, None))
@@ -61,17 +61,30 @@ class MortalTransport(Transport):
         number = self.fate.number(method, path)
         await self.fate.meet(number, after=False)
         try:
-            return await super().request(method, path, **rest)
-        finally:
+            answer = await super().request(method, path, **rest)
+        except ApiError:
             await self.fate.meet(number, after=True)
+            raise
+        await self.fate.meet(number, after=True)
+        return answer
 
 
 class Life:
     """The tasks of one operator; `async with` starts and drops them."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, fate: Fate) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        namespace: str,
+        fate: Fate,
+        *,
+        settings: Settings = SETTINGS,
+        prometheus_url: str | None = None,
+    ) -> None:
         self._kubeconfig = kubeconfig
         self._namespace = namespace
+        self._settings = settings
+        self._prometheus_url = prometheus_url
         self._tasks: list[asyncio.Task[None]] = []
         self._resources = contextlib.AsyncExitStack()
         self.fate = fate
@@ -85,11 +98,11 @@ class Life:
         operator = Operator(
             client,
             session,
-            SETTINGS,
+            self._settings,
             namespace=self._namespace,
             identity="crash-test",
             launcher=b"a zipapp",
-            prometheus_url=None,
+            prometheus_url=self._prometheus_url,
         )
         self._start(operator.background())
         await operator.warm()
