@@ -6,7 +6,6 @@ from datetime import datetime
 
 from glowplug.kube import EVENTS, GPUPOOLS
 
-REPOSITORY = Path(__file__).parents[3]
 NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: no victims."
 
 
