@@ -169,7 +169,7 @@ async def run(stack: Stack, rounds: int) -> Report:
 def main() -> None:
     """Measure, print, and write."""
     options = arguments(__doc__)
-    report = asyncio.run(run(install(), rounds=5 if options.quick else 15))
+    report = asyncio.run(run(install(), rounds=5 if options.quick else 12))
     report.show()
     if options.json:
         report.write(options.json)
