@@ -31,7 +31,7 @@ soak: venv ## The campaigns that `test` samples by seed, whole: crash points, la
 	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/unit/staleness tests/api/operator/crashpoints
 
 .PHONY: test-fast
-test-fast: venv ## Unit tests only: no cluster, seconds
+test-fast: venv ## Unit tests only: no cluster, about two minutes
 	$(PYTEST) tests/unit
 
 .PHONY: lint
