@@ -7,6 +7,7 @@ once, and a key that is being worked on is asked again afterwards, never twice a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
@@ -86,10 +87,10 @@ class KeyedQueue(Generic[K]):
             if taken is not None:
                 return taken
             wait = self._heap[0][0] - self._clock() if self._heap else None
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                continue
+            # Not wait_for: before Python 3.12 it may swallow a cancellation that meets the event.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
 
     def done(self, key: K, again: float | None = None) -> None:
         """Say that the work on `key` went well, and in how many seconds to look at it again."""
