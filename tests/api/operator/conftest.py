@@ -37,14 +37,15 @@ from glowplug.kube import (
 )
 
 REPOSITORY = Path(__file__).parents[3]
-GATEWAY_IP = "198.18.254.1"  # an EndpointSlice must not name a loopback address
+# Not loopback, as EndpointSlices demand; its own for each test run.
+GATEWAY_IP = f"198.18.254.{1 + os.getpid() % 250}"
 
 
 async def _eventually(
     what: Callable[[], Awaitable[Any]], seconds: float = 20.0, every: float = 0.05
 ) -> Any:
     """The first true answer of `what`; an assertion error with its last answer otherwise."""
-    last: Any = None
+    last = None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while True:

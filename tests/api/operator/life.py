@@ -114,9 +114,10 @@ class Life:
         self.fate.ended.set()
         for task in self._tasks:
             task.cancel()
-        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
+        done, stuck = await asyncio.wait(self._tasks, timeout=10.0)
         await self._resources.aclose()
-        broken = [e for e in ends if isinstance(e, Exception)]
+        assert not stuck, f"tasks that take no cancellation: {stuck!r}"
+        broken = [e for e in (t.exception() for t in done if not t.cancelled()) if e is not None]
         assert not broken, f"the operator ended by itself: {broken!r}"
 
     def _start(self, coroutines: dict[str, Any]) -> None:

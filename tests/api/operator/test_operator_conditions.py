@@ -120,7 +120,7 @@ class TestPools:
         async def on(rung: str):
             pods = [p for p in await kubelet.pods() if "deletionTimestamp" not in p["metadata"]]
             at = [p for p in pods if p["spec"]["nodeSelector"] == {"rung": rung}]
-            return at[0] if at == pods else None
+            return at[0] if at and at == pods else None
 
         first = await eventually(lambda: on("reserved"))
         await kubelet.refuse(first, f"reserved: {NO_GPU}")

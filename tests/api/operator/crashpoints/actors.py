@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from glowplug.kube import JOBS, PODS, ApiError, Client, Json
+from glowplug.kube import CONFIGMAPS, JOBS, PODS, ApiError, Client, Json
 
 STATE = "glowplug.dev/state"
 RESULT = {
@@ -56,8 +56,10 @@ async def _work(client: Client, namespace: str, gateway: Any) -> None:
     while True:
         with contextlib.suppress(ApiError):
             replicas = [pod for pod in await client.list(PODS, namespace) if is_replica(pod)]
+            # Every replica mounts the launcher: without it, kubelet starts none.
+            mounted = await client.list(CONFIGMAPS, namespace)
             for pod in replicas:
-                if is_active(pod) and not is_ready(pod):
+                if mounted and is_active(pod) and not is_ready(pod):
                     await _set_status(client, pod, READY)
             for job in await client.list(JOBS, namespace):
                 await _run_job(client, job)
