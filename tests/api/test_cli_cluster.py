@@ -28,7 +28,7 @@ from glowplug.control.metrics import Metrics
 from glowplug.control.server import application
 from glowplug.observe import ColdStart
 
-IP = "198.18.254.7"
+IP = f"198.18.253.{1 + os.getpid() % 250}"  # its own for each test run
 Kubectl = Callable[..., str]
 LABELS = {"app.kubernetes.io/name": "glowplug", "app.kubernetes.io/component": "operator"}
 STARTS = [
