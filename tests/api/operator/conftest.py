@@ -315,8 +315,7 @@ class Models:
     async def status(self, name: str) -> dict[str, Any]:
         """Its status as it is now."""
         body = await self._client.get(MODELDEPLOYMENTS, name, self.namespace)
-        found: dict[str, Any] = body.get("status") or {}
-        return found
+        return body.get("status") or {}
 
     async def condition(self, name: str, kind: str) -> dict[str, Any]:
         """One of its conditions, {} before the first."""

@@ -1,8 +1,6 @@
 """What goes wrong is said in a condition and an event, and stays the affair of one model."""
 
 import asyncio
-import time
-from datetime import datetime
 
 from glowplug.kube import EVENTS, GPUPOOLS
 
@@ -104,50 +102,6 @@ class TestPools:
         assert rungs == ["reserved", "reserved", "spot"]
         limited = await models.becomes("m", "ScalingLimited", "True", "Limited")
         assert "the budget of GPUPool main (3 GPUs) has room for 3" in limited["message"]
-
-    async def test_a_replica_without_a_node_climbs_the_ladder_and_comes_back(
-        self, operator, client, kubelet, models, eventually, namespace
-    ):
-        """As the scheduler would refuse it: on each rung for half a minute, then in peace."""
-        ladder = [
-            {"name": name, "dollarsPerGPUHour": 1, "nodeSelector": {"rung": name}}
-            for name in ("reserved", "spot")
-        ]
-        await self.pool(client, "main", default=True, ladder=ladder)
-        await operator.start()
-        await models.create("m", replicas=1)
-
-        async def on(rung: str):
-            pods = [p for p in await kubelet.pods() if "deletionTimestamp" not in p["metadata"]]
-            at = [p for p in pods if p["spec"]["nodeSelector"] == {"rung": rung}]
-            return at[0] if at and at == pods else None
-
-        first = await eventually(lambda: on("reserved"))
-        await kubelet.refuse(first, f"reserved: {NO_GPU}")
-        await models.becomes("m", "CapacityAvailable", "False", "Unschedulable")
-        second = await eventually(lambda: on("spot"), seconds=45)
-        assert second["metadata"]["annotations"]["glowplug.dev/rung"] == "spot"
-        assert second["metadata"]["name"] != first["metadata"]["name"]
-        short = await models.condition("m", "CapacityAvailable")
-        assert short["status"] == "False", "it has no node yet"
-        assert "rung reserved: reserved: 0/1 nodes" in short["message"]
-        (told,) = await notes(client, namespace, "RungWithoutNode")
-        assert "tried on rung spot of GPUPool main" in told
-
-        await kubelet.refuse(second, f"spot: {NO_GPU}")
-        third = await eventually(lambda: on("reserved"), seconds=45)
-        await kubelet.refuse(third, f"reserved: {NO_GPU}")
-
-        async def both():
-            found = await models.condition("m", "CapacityAvailable")
-            return "rung spot: spot: 0/1 nodes" in found.get("message", "") and found
-
-        short = await eventually(both, seconds=75)  # a sentence is rewritten once a minute
-        assert (short["status"], short["reason"]) == ("False", "Unschedulable")
-        assert "rung reserved: reserved: 0/1 nodes" in short["message"]
-        created = datetime.fromisoformat(third["metadata"]["creationTimestamp"]).timestamp()
-        await asyncio.sleep(max(0.0, created + 35 - time.time()))
-        assert (await on("reserved"))["metadata"]["uid"] == third["metadata"]["uid"]
 
     async def test_a_second_default_says_so(self, operator, client, eventually):
         await self.pool(client, "first", default=True)
