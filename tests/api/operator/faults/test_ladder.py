@@ -7,7 +7,7 @@ from glowplug.kube import GPUPOOLS
 from .conftest import writes_within
 
 NO_GPU = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: no victims."
-PATIENCE_S = 3.0  # half a minute, and a minute between two wordings of one condition, in life
+PATIENCE_S = 6.0  # half a minute, and a minute between two wordings of one condition, in life
 
 
 async def test_a_replica_without_a_node_climbs_the_ladder_and_comes_back(
