@@ -24,7 +24,10 @@ demo: venv ## A real cluster, a real model at zero, its first answer, its queue,
 test: venv ## All tests: unit, real API server, real node (root, Debian 12, Go >= 1.26)
 	@$(CLUSTER) preflight
 	@$(CLUSTER) build
-	$(PYTEST) tests/unit tests/api tests/e2e
+	$(PYTEST) tests/unit
+	$(PYTEST) tests/api/operator
+	$(PYTEST) tests/api --ignore tests/api/operator
+	$(PYTEST) tests/e2e
 
 .PHONY: soak
 soak: venv ## The campaigns that `test` samples by seed, whole: crash points, late and doubled events
