@@ -26,8 +26,7 @@ test: venv ## All tests: unit, real API server, real node (root, Debian 12, Go >
 	@$(CLUSTER) build
 	$(PYTEST) tests/unit
 	$(PYTEST) tests/api/operator
-	$(PYTEST) tests/api/test_cli_cluster.py
-	$(PYTEST) tests/api --ignore tests/api/operator --ignore tests/api/test_cli_cluster.py
+	$(PYTEST) tests/api --ignore tests/api/operator
 	$(PYTEST) tests/e2e
 
 .PHONY: soak

@@ -125,23 +125,28 @@ def live(kubectl: Kubectl, operator_port: None) -> Iterator[str]:
     kubectl("delete", kind, "live")
 
 
+def named(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """The one model of that name: other tests leave models of their own in the namespace."""
+    [model] = [model for model in data["models"] if model["name"] == name]
+    return model
+
+
 def test_top_reads_the_leader_through_the_api_server(glowplug, live: str) -> None:
     shown = glowplug("top", "--once")
     assert shown.exit_code == 0, shown.output
     assert "operator gp-operator" in shown.stdout
     [line] = [line.split() for line in shown.stdout.splitlines() if line.startswith(live)]
     assert line[-5:] == ["7", "5", "2", "0", "-"]
-    data = json.loads(glowplug("top", "-A", "--json").stdout)
-    [model] = [model for model in data["models"] if model["name"] == live]
+    model = named(live, json.loads(glowplug("top", "-A", "--json").stdout))
     assert (model["demand"], model["running"], model["waiting"]) == (7, 5, 2)
 
 
 def test_top_asks_a_url_where_one_is_given(glowplug, live: str) -> None:
     given = glowplug("top", "--json", "--metrics-url", f"http://{IP}:8080/metrics")
-    assert json.loads(given.stdout)["models"][0]["demand"] == 7
+    assert named(live, json.loads(given.stdout))["demand"] == 7
     wrong = json.loads(glowplug("top", "--json", "--metrics-url", f"http://{IP}:8080/no").stdout)
     assert "gives no metrics of the operator" in wrong["operator"]["trouble"]
-    assert wrong["models"][0]["demand"] is None
+    assert named(live, wrong)["demand"] is None
 
 
 def test_top_draws_again_until_it_is_interrupted(apiserver: Path, live: str) -> None:
