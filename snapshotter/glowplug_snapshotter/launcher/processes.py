@@ -6,7 +6,8 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
@@ -21,6 +22,22 @@ def become_init() -> None:
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def listen(signals: set[signal.Signals], on_signal: Callable[[int], None]) -> None:
+    """Have every one of `signals` reported by a thread that does nothing else; call it first.
+
+    A Python handler runs only when the main thread next runs bytecode: a signal that arrives just
+    before that thread blocks on a queue would wait for ever. Threads started later inherit the
+    mask, so that no other one can take the signal.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def wait() -> None:
+        while True:
+            on_signal(signal.sigwait(signals))
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
 
 
 def spawn(command: tuple[str, ...], environ: dict[str, str], stdout: int | None = None) -> int:

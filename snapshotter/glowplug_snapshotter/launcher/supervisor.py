@@ -51,8 +51,7 @@ class Supervisor:
     def run(self) -> int:
         """Restore, start, serve until the engine ends; return the container's exit code."""
         processes.become_init()
-        for number in (*FORWARDED, *STOPPING, signal.SIGCHLD):
-            signal.signal(number, lambda n, _: self._events.put(("signal", n)))
+        processes.listen({*FORWARDED, *STOPPING, signal.SIGCHLD}, self._report("signal"))
         self._begin()
         from . import server  # slow to import: the restore is on its way meanwhile
 
