@@ -55,10 +55,11 @@ bench: venv ## The claims of the README, measured here
 	$(BIN)/python benchmarks/cold_start.py --quick
 
 .PHONY: crds
-crds: venv ## Generate the CRDs, the charts' copies and docs/reference.md from the pydantic models
+crds: venv ## Generate the CRDs and docs/reference.md from the pydantic models, and the charts' copies
 	$(BIN)/python -m glowplug.api.crds crds
 	cp crds/*.yaml charts/glowplug/crds/
 	cp crds/*.yaml charts/glowplug-crds/files/
+	cp dashboards/alerts.yaml dashboards/glowplug.json charts/glowplug/files/
 	PYTHONPATH=hack $(BIN)/python -m reference
 
 .PHONY: cluster-up

@@ -40,6 +40,12 @@ def test_the_charts_carry_the_generated_crds() -> None:
         assert carried == generated, "run `make crds`"
 
 
+def test_the_chart_carries_the_dashboard_and_the_alerts() -> None:
+    for name in ("alerts.yaml", "glowplug.json"):
+        carried = (CHART / "files" / name).read_text()
+        assert carried == (REPOSITORY / "dashboards" / name).read_text(), "run `make crds`"
+
+
 @pytest.mark.parametrize("name", ["glowplug", "glowplug-crds"])
 def test_it_lints(helm, name: str) -> None:
     done = helm("lint", "--strict", REPOSITORY / "charts" / name)
@@ -64,6 +70,8 @@ def test_it_lints(helm, name: str) -> None:
         ("networkPolicy.clients[0].namespace=x", "/networkPolicy/clients/0"),
         ("networkPolicy.modelNamespaces=x", "/networkPolicy/modelNamespaces"),
         ("monitoring.engineInterval=fast", "/monitoring/engineInterval"),
+        ("monitoring.runbooksUrl=docs", "/monitoring/runbooksUrl"),
+        ("grafana.dashboards=glowplug", "/grafana/dashboards"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(helm, value: str, named: str) -> None:

@@ -1,5 +1,6 @@
 """What the chart renders when it is asked for more: TLS, Ingress, policies, monitors, CRDs."""
 
+import json
 import re
 import tomllib
 
@@ -30,7 +31,8 @@ def test_by_default_there_are_two_of_each_and_nothing_that_needs_more_than_kuber
     objects = render()
     assert [only(objects, "Deployment", n)["spec"]["replicas"] for n in WORKLOADS] == [2, 2]
     kinds = {o["kind"] for o in objects}
-    assert not kinds & {"Ingress", "NetworkPolicy", "ServiceMonitor", "PodMonitor"}
+    assert not kinds & {"Ingress", "NetworkPolicy", "ConfigMap"}
+    assert not kinds & {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -167,7 +169,36 @@ def test_monitors_name_ports_of_the_services(render) -> None:
         assert selector.items() <= service["metadata"]["labels"].items()
         [endpoint] = monitor["spec"]["endpoints"]
         assert endpoint["port"] in {p["name"] for p in service["spec"]["ports"]}
+        assert endpoint["honorLabels"] is True, "`namespace` is the model's, not the gateway's"
         assert monitor["metadata"]["labels"]["release"] == "stack"
+
+
+def test_the_prometheus_rule_has_the_alerts_as_they_are_tested(render) -> None:
+    rule = only(
+        render("monitoring.prometheusRules=true", "monitoring.labels.release=stack"),
+        "PrometheusRule",
+        "glowplug",
+    )
+    assert rule["spec"] == yaml.safe_load((REPOSITORY / "dashboards/alerts.yaml").read_text())
+    assert rule["metadata"]["labels"]["release"] == "stack"
+
+
+def test_alerts_lead_to_the_runbooks_where_these_can_be_read(render) -> None:
+    where = "https://git.example.com/runbooks"
+    for given in (where, f"{where}/"):
+        values = ("monitoring.prometheusRules=true", f"monitoring.runbooksUrl={given}")
+        rule = only(render(*values), "PrometheusRule", "glowplug")
+        alerts = [alert for group in rule["spec"]["groups"] for alert in group["rules"]]
+        assert {a["annotations"]["runbook_url"] for a in alerts} == {
+            f"{where}/{a['alert']}.md" for a in alerts
+        }
+
+
+def test_the_dashboard_is_a_config_map_that_grafanas_sidecar_selects(render) -> None:
+    found = only(render("grafana.dashboards=true"), "ConfigMap", "glowplug-dashboard")
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    dashboard = json.loads(found["data"]["glowplug.json"])
+    assert dashboard == json.loads((REPOSITORY / "dashboards/glowplug.json").read_text())
 
 
 REPLICAS = (
