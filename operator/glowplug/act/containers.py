@@ -21,6 +21,9 @@ MODELS_DIR = meta.MODEL_DIR.rsplit("/", 1)[0]
 RESTORE_SOCKET = f"{MODELS_DIR}/.restore.sock"
 START_TIMEOUT_S = 1800
 """An engine that has not answered for this long after its start hangs."""
+HANG_TIMEOUT_S = 60
+"""An engine that has served and is not healthy for this long hangs: as long as kubelet is given
+where there is no launcher."""
 _BLIND_DRAIN_S = 30
 _NONROOT = 65532
 
@@ -123,6 +126,7 @@ def _launch(recipe: Recipe) -> dict[str, Any]:
             "unlinkAfterLoad": True,
         },
         "startTimeout": START_TIMEOUT_S,
+        "hangTimeout": HANG_TIMEOUT_S,
         "drainTimeout": recipe.deployment.spec.update.drain_timeout,
     }
 

@@ -42,6 +42,7 @@ class Config:
     model_dir: str
     restore: Restore
     start_timeout: float
+    hang_timeout: float
     drain_timeout: float
 
 
@@ -67,6 +68,7 @@ def from_environment(environ: dict[str, str]) -> Config:
         model_dir=_field(body, "modelDir", str),
         restore=_restore(_field(body, "restore", dict)),
         start_timeout=float(_field(body, "startTimeout", (int, float), 600)),
+        hang_timeout=float(_field(body, "hangTimeout", (int, float), 60)),
         drain_timeout=float(_field(body, "drainTimeout", (int, float), 300)),
     )
 

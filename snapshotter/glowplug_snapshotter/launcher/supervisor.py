@@ -79,6 +79,7 @@ class Supervisor:
             "restore": self._on_restore,
             "accepting": self._on_accepting,
             "healthy": self._on_healthy,
+            "hung": self._on_hung,
             "drain": self._on_drain,
             "drained": self._on_drained,
             "deadline": self._on_deadline,
@@ -136,8 +137,10 @@ class Supervisor:
         self._probe = Probe(
             self._config.port,
             self._config.health_path,
-            lambda: self._events.put(("accepting", None)),
-            lambda: self._events.put(("healthy", None)),
+            self._config.hang_timeout,
+            on_accepting=lambda: self._events.put(("accepting", None)),
+            on_healthy=lambda: self._events.put(("healthy", None)),
+            on_hung=self._report("hung"),
         )
         self._probe.start()
 
@@ -153,6 +156,15 @@ class Supervisor:
         say("ready", seconds=round(self._state.now() - self._state.launched_at, 3))
         if self._config.restore.unlink_after_load and self._config.restore.mode != "none":
             threading.Thread(target=self._unlink, name="unlink", daemon=True).start()
+
+    def _on_hung(self, met: str) -> None:
+        """A drain has its own limit, and some engines are unhealthy while they end."""
+        if self._failing is None and not self._terminating and not self._drain.begun:
+            self._fail(
+                f"The engine hangs: it was healthy, and has not been for "
+                f"{self._config.hang_timeout:g} s on port {self._config.port} "
+                f"({self._config.health_path}: {met}); it is started anew."
+            )
 
     def _unlink(self) -> None:
         from . import weights
@@ -172,8 +184,7 @@ class Supervisor:
         else:
             self._fail(
                 f"The engine was not healthy on port {self._config.port} "
-                f"({self._config.health_path}) within {seconds}: its log says what it did; "
-                "raise startTimeout if it needs longer."
+                f"({self._config.health_path}) within {seconds}: its log says what it did."
             )
 
     # The end: drain, signals, exits

@@ -14,6 +14,7 @@ import time
 
 setting = {k: v for k, v in os.environ.items() if k.startswith("TEST_")}
 running = 0
+sick = False
 lock = threading.Lock()
 started = time.monotonic()
 
@@ -22,10 +23,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        global running  # noqa: PLW0603 - a test program
+        global running, sick  # noqa: PLW0603 - a test program
         if self.path == "/health":
             loading = time.monotonic() - started < float(setting.get("TEST_LOAD", 0))
-            self.answer(503 if loading else 200, b"")
+            self.answer(503 if loading or sick else 200, b"")
         elif self.path == "/metrics":
             self.answer(200, f'# TYPE run gauge\nrun{{model="m"}} {running}.0\n'.encode())
         elif self.path == "/env":
@@ -42,6 +43,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with lock:
                 running -= 1
             self.answer(200, b"done")
+        elif self.path in ("/sick", "/well"):
+            sick = self.path == "/sick"
+            self.answer(200, b"")
         elif self.path == "/crash":
             os._exit(7)
 
