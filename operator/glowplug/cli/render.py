@@ -97,7 +97,8 @@ def explanation_json(model: Model, now: datetime) -> dict[str, Any]:
 
 def reasons(model: Model, now: datetime) -> Iterator[str]:
     """Yield the sentences that lead from the demand to the count."""
-    yield f"{model.name}: {words.replicas(model)} replicas ready, {words.tiers(model)}."
+    held = "" if words.tiers(model) == "none" else f", {words.tiers(model)}"
+    yield f"{model.name}: {words.replicas(model)} replicas ready{held}."
     if model.pinned is not None:
         yield (
             f"spec.replicas pins the count at {model.pinned}; "

@@ -110,4 +110,7 @@ def test_explanation_of_a_pinned_model_says_how_to_release_it() -> None:
 
 
 def test_explanation_without_a_decision() -> None:
-    assert "No decision has been taken yet." in printed(render.explanation(model(mdep()), NOW))
+    assert printed(render.explanation(model(mdep()), NOW))[:2] == [
+        "smollm2: 0/0 replicas ready.",
+        "No decision has been taken yet.",
+    ]

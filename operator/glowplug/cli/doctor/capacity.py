@@ -93,12 +93,14 @@ def _pool(pool: Body, nodes: Sequence[Body]) -> list[Finding]:
 def _place(place: str, selector: Mapping[str, Any], nodes: Sequence[Body]) -> Finding:
     matching = [n for n in nodes if selector.items() <= (n["metadata"].get("labels") or {}).items()]
     usable = [n for n in matching if not (n.get("spec") or {}).get("unschedulable")]
-    labels = ",".join(f"{key}={value}" for key, value in selector.items()) or "any label"
-    title = place[0].upper() + place[1:]
+    labels = ",".join(f"{key}={value}" for key, value in selector.items())
+    title, which = place[0].upper() + place[1:], labels or "any label"
     if usable:
-        return ok(f"{title} matches {len(usable)} nodes ({labels}).")
+        return ok(f"{title} matches {len(usable)} nodes ({which}).")
     if matching:
-        told = f"{title} matches {len(matching)} nodes, all of them cordoned ({labels})."
+        told = f"{title} matches {len(matching)} nodes, all of them cordoned ({which})."
         return bad(told, "Uncordon one, or add nodes.")
+    if not labels:
+        return bad(f"{title} matches every node, and there is none.", "Add nodes.")
     advice = f"Label nodes, or change nodeSelector; now: kubectl get nodes -l '{labels}'"
     return bad(f"{title} matches no node ({labels}).", advice)

@@ -40,14 +40,14 @@ OPERATOR = (
     Right("glowplug.dev", "modeldeployments/status", ("patch",)),
     Right("glowplug.dev", "modelsnapshots/status", ("patch",)),
     Right("glowplug.dev", "gpupools/status", ("patch",)),
-    Right("", "pods", ("list", "watch", "create", "patch", "delete")),
-    Right("", "services", ("list", "watch", "create")),
-    Right("", "configmaps", ("create",)),
-    Right("", "nodes", ("list", "watch")),
+    Right("", "pods", ("get", *READ, "create", "patch", "delete")),
+    Right("", "services", ("get", *READ, "create", "patch")),
+    Right("", "configmaps", ("create", "patch")),
+    Right("", "nodes", READ),
     Right("batch", "jobs", ("get", "create", "delete")),
     Right("events.k8s.io", "events", ("create",)),
     Right("coordination.k8s.io", "leases", ("get", "create", "patch"), own=True),
-    Right("discovery.k8s.io", "endpointslices", ("list", "watch"), own=True),
+    Right("discovery.k8s.io", "endpointslices", READ, own=True),
 )
 
 
@@ -60,7 +60,7 @@ async def user(cluster: Cluster) -> list[Finding]:
     if not missing:
         return [ok(f"You may use every command in the namespace {namespace}.")]
     told = f"In the namespace {namespace} you lack {_listed(missing)}."
-    return [warn(told, "status, top and release need them: ask an administrator for a Role.")]
+    return [warn(told, "The other commands need them: ask an administrator for a Role.")]
 
 
 async def operator(cluster: Cluster) -> list[Finding]:

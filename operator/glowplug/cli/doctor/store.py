@@ -39,7 +39,10 @@ async def store(cluster: Cluster) -> list[Finding]:
     host = urlsplit(endpoint or "").hostname
     if host is not None and not await asyncio.to_thread(_is_known, host):
         told = f"{host} is not known on this machine, so the store {url} was not asked."
-        return [warn(told, f"{_inside(cluster)} Or give --store-endpoint, after a port-forward.")]
+        advice = (
+            f"{_inside(cluster, url, endpoint)} Or give --store-endpoint, after a port-forward."
+        )
+        return [warn(told, advice)]
     return [await asyncio.to_thread(ask, url, endpoint, env)]
 
 
@@ -89,10 +92,12 @@ def _no_credentials(url: str, secret: str | None) -> Finding:
     return warn(told, "Give --secret NAME -n NAMESPACE, or set AWS_ACCESS_KEY_ID and its secret.")
 
 
-def _inside(cluster: Cluster) -> str:
+def _inside(cluster: Cluster, url: str, endpoint: str | None) -> str:
+    """The command that asks from the operator's Pod, which may not read its own Deployment."""
     namespace = cluster.installed.namespace if cluster.installed is not None else "NAMESPACE"
     run = f"kubectl -n {namespace} exec deploy/glowplug-operator -- env AWS_ACCESS_KEY_ID=..."
-    return f"Ask from inside: {run} AWS_SECRET_ACCESS_KEY=... glowplug doctor."
+    flags = f"--store-url {url}" + (f" --store-endpoint {endpoint}" if endpoint else "")
+    return f"Ask from inside: {run} AWS_SECRET_ACCESS_KEY=... glowplug doctor {flags}"
 
 
 def _is_known(host: str) -> bool:
