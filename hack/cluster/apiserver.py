@@ -16,6 +16,13 @@ from cluster.processes import stop
 @contextmanager
 def running() -> Iterator[Path]:
     """Start etcd and kube-apiserver; yields the administrator's kubeconfig (about 3 s)."""
+    with serving() as server:
+        yield server.kubeconfig("kubeconfig", "kubernetes-admin", "system:masters")
+
+
+@contextmanager
+def serving() -> Iterator[ApiServer]:
+    """Start etcd and kube-apiserver; yields the server, for kubeconfigs of others and its log."""
     binaries = ensure_binaries(paths())
     directory = Path(tempfile.mkdtemp(prefix="glowplug-apiserver-"))
     port, etcd_port, peer_port = free_ports(3)
@@ -28,7 +35,7 @@ def running() -> Iterator[Path]:
         cleanup.callback(stop, apiserver.pidfile)
         apiserver.start()
         apiserver.wait(server.ready, 60)
-        yield server.kubeconfig("kubeconfig", "kubernetes-admin", "system:masters")
+        yield server
 
 
 def free_ports(count: int) -> list[int]:

@@ -56,6 +56,30 @@ def ensure_binaries(paths: Paths) -> Path:
     return paths.bin
 
 
+KWOK_STAGES = ("node/fast/node-initialize", "pod/fast/pod-ready", "pod/fast/pod-delete")
+
+
+def ensure_kwok(paths: Paths) -> Path:
+    """Return the folder of kwok and of its `stages.yaml`, built when first asked for (2 min)."""
+    source = HERE / "kwok"
+    pins = b"".join((source / name).read_bytes() for name in ("go.mod", "go.sum"))
+    recipe = hashlib.sha256(pins + repr((ENV, KWOK_STAGES)).encode()).hexdigest()
+    directory = paths.cache / "bin" / "kwok"
+    with _lock(paths.cache / "build.lock"):
+        if not _is_current(directory, recipe):
+            console.print("building kwok: once, about 2 min")
+            directory.mkdir(parents=True, exist_ok=True)
+            target = ["-o", directory / "kwok", "sigs.k8s.io/kwok/cmd/kwok"]
+            flags = ["-trimpath", "-ldflags", "-s -w"]
+            run(["go", "build", *flags, *target], env=ENV, cwd=source, timeout=None)
+            find = ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
+            stages = Path(run(find, env=ENV, cwd=source).strip()) / "kustomize" / "stage"
+            texts = [(stages / f"{name}.yaml").read_text() for name in KWOK_STAGES]
+            (directory / "stages.yaml").write_text("\n---\n".join(texts))
+            (directory / "recipe").write_text(recipe)
+    return directory
+
+
 def _is_current(directory: Path, recipe: str) -> bool:
     stamp = directory / "recipe"
     return stamp.exists() and stamp.read_text() == recipe

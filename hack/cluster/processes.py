@@ -178,6 +178,7 @@ DAEMONS = {
     "kube-proxy",
     "kube-scheduler",
     "kubelet",
+    "kwok",
     "prometheus",
     "weed",
 }
