@@ -48,10 +48,10 @@ ENV = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-buildvcs=false"}
 def ensure_binaries(paths: Paths) -> Path:
     """Return the directory of the programs, building them first if any input changed."""
     recipe = _recipe()
-    if _is_current(paths.bin, recipe):
+    if is_current(paths.bin, recipe):
         return paths.bin
-    with _lock(paths.cache / "build.lock"):
-        if not _is_current(paths.bin, recipe):
+    with one_build(paths):
+        if not is_current(paths.bin, recipe):
             _build(paths, recipe)
     return paths.bin
 
@@ -65,13 +65,12 @@ def ensure_kwok(paths: Paths) -> Path:
     pins = b"".join((source / name).read_bytes() for name in ("go.mod", "go.sum"))
     recipe = hashlib.sha256(pins + repr((ENV, KWOK_STAGES)).encode()).hexdigest()
     directory = paths.cache / "bin" / "kwok"
-    with _lock(paths.cache / "build.lock"):
-        if not _is_current(directory, recipe):
+    with one_build(paths):
+        if not is_current(directory, recipe):
             console.print("building kwok: once, about 2 min")
             directory.mkdir(parents=True, exist_ok=True)
-            target = ["-o", directory / "kwok", "sigs.k8s.io/kwok/cmd/kwok"]
-            flags = ["-trimpath", "-ldflags", "-s -w"]
-            run(["go", "build", *flags, *target], env=ENV, cwd=source, timeout=None)
+            words = ["-trimpath", "-ldflags", "-s -w", "-o", f"{directory}/"]
+            run(["go", "build", *words, "sigs.k8s.io/kwok/cmd/kwok"], env=ENV, cwd=source, timeout=None)
             find = ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
             stages = Path(run(find, env=ENV, cwd=source).strip()) / "kustomize" / "stage"
             texts = [(stages / f"{name}.yaml").read_text() for name in KWOK_STAGES]
@@ -80,7 +79,8 @@ def ensure_kwok(paths: Paths) -> Path:
     return directory
 
 
-def _is_current(directory: Path, recipe: str) -> bool:
+def is_current(directory: Path, recipe: str) -> bool:
+    """Whether what was built there was built from the same inputs."""
     stamp = directory / "recipe"
     return stamp.exists() and stamp.read_text() == recipe
 
@@ -142,8 +142,9 @@ def _generate_device_plugin(directory: Path) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+def one_build(paths: Paths) -> Iterator[None]:
+    """Wait until no other process builds."""
+    paths.cache.mkdir(parents=True, exist_ok=True)
+    with (paths.cache / "build.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
