@@ -41,6 +41,12 @@ def trouble_of(pod: PodRecord) -> Trouble | None:
     return None
 
 
+def launcher_trouble(pod: PodRecord, error: str, stage: str | None) -> Trouble:
+    """The launcher's own words; `stage` is the last one that its start reached."""
+    reason = "RestoreFailed" if stage == "restore" else "EngineFailed"
+    return Trouble(reason, f"Pod {pod.name}: {error.rstrip('.')}.")
+
+
 def _container_trouble(pod: PodRecord, container: ContainerRecord) -> Trouble | None:
     waiting = container.waiting_reason
     told = _quote(container.waiting_message)

@@ -52,6 +52,7 @@ class Mind:
     refusal: Refusal | None = None
     shortage: Shortage | None = None
     scarce: str | None = None
+    troubles: frozenset[str] = frozenset()
     ended: int = 0
     ended_until: float = 0.0
 

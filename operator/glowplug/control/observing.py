@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from glowplug.act import conditions
 from glowplug.act.conditions import Verdict
 from glowplug.act.plan import Load
+from glowplug.act.troubles import Trouble, launcher_trouble
 from glowplug.control.minds import Mind
 from glowplug.decide import LeadTimes, Observation
 from glowplug.kube import PodRecord, WatchCache
@@ -62,10 +63,10 @@ class View:
         known = {"running": seen.running, "waiting": seen.waiting, "held": seen.held}
         return {state: float(n) for state, n in known.items() if n is not None}
 
-    def launcher_errors(self) -> dict[str, str]:
+    def launcher_troubles(self) -> dict[str, Trouble]:
         """What launchers say went wrong, by Pod uid."""
         return {
-            one.pod.uid: one.state.error
+            one.pod.uid: launcher_trouble(one.pod, one.state.error, one.state.stage)
             for one in self.census.seen
             if one.state is not None and one.state.error
         }

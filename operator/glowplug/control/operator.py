@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import aiohttp
@@ -92,6 +92,7 @@ class Operator:
             self.metrics.registry,
             self.pods.all,
             self._cold_starts.recent,
+            self._in_flight,
             lambda: self.is_ready,
         )
         self._swept = False
@@ -230,6 +231,10 @@ class Operator:
         timed = self.metrics.reconcile.labels(key.kind).time()
         with timed, self.metrics.failures.labels(key.kind).count_exceptions():
             return await by_kind[key.kind](key)
+
+    def _in_flight(self, model: str) -> Mapping[str, int] | None:
+        demand = self._demand.snapshot(model, time.time())
+        return None if demand.stale else demand.by_pod
 
     def _object_changed(self, key: Key, news: bool) -> None:
         if news:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from glowplug.act import conditions
@@ -17,6 +17,7 @@ from glowplug.act.events import Recorder
 from glowplug.act.service import NameTakenError, Services
 from glowplug.act.snapshot import snapshot_body
 from glowplug.act.status import StatusWriter
+from glowplug.act.troubles import Trouble
 from glowplug.act.writer import Writer
 from glowplug.api import ModelDeployment
 from glowplug.control.deciding import Decider
@@ -32,6 +33,7 @@ from glowplug.control.report import (
     Decided,
     Pass,
     cold_start_news,
+    find_troubles,
     news,
     snapshot_verdict,
     status_of,
@@ -164,12 +166,13 @@ class Deployments:
             snapshot=snapshot_verdict(model.recipe, model.snapshot, store=has_store),
             dollars_per_hour=dollars_per_hour(pool, view.pods) if pool is not None else None,
             history=self._eyes.cold_starts.history(model.key),
-            launcher_errors=view.launcher_errors(),
+            troubles=find_troubles(outcome.fleet, view.launcher_troubles()),
             now=view.signals.now,
         )
         after = status_of(done)
         await self._say_scaled(model, decided, mind)
         await self._write_status(held, after)
+        await self._say_troubles(held, done.troubles, mind)
         cost = done.dollars_per_hour
         figures = Figures(decided.wanted, after["tiers"], view.requests(), cost)
         self._metrics.show(model.key, figures, model.deployment.spec.warmth.cold_start)
@@ -185,6 +188,15 @@ class Deployments:
         for one in (*news(before, after["conditions"]), *cold_start_news(held.status, after)):
             say = self._hands.recorder.warning if one.warning else self._hands.recorder.normal
             await say(held.ref, one.reason, one.sentence)
+
+    async def _say_troubles(
+        self, held: Held[ModelDeployment], troubles: Sequence[Trouble], mind: Mind
+    ) -> None:
+        """Replicas' troubles as they begin: where others serve, no condition turns for them."""
+        first = {trouble.reason: trouble for trouble in reversed(troubles)}
+        for reason in first.keys() - mind.troubles:
+            await self._hands.recorder.warning(held.ref, reason, first[reason].sentence)
+        mind.troubles = frozenset(first)
 
     async def _say_scaled(self, model: Model, decided: Decided, mind: Mind) -> None:
         last = mind.wanted

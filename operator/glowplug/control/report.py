@@ -47,7 +47,7 @@ class Pass:
     snapshot: Verdict
     dollars_per_hour: float | None
     history: ColdStartHistory
-    launcher_errors: Mapping[str, str]
+    troubles: Sequence[Trouble]
     now: float
 
 
@@ -101,15 +101,14 @@ def _decision(done: Pass) -> dict[str, Any]:
 def _conditions(done: Pass) -> list[dict[str, Any]]:
     before = done.before.get("conditions") or []
     fleet, wanted = done.fleet, done.decided.wanted
-    troubles = find_troubles(fleet, done.launcher_errors)
     # A rung that failed matters to those who were short before, not to a replica just created.
     short = (condition(before, "CapacityAvailable") or {}).get("status") == "False"
     failed_rungs = done.failed_rungs if short else {}
     capacity = conditions.capacity(fleet, wanted, done.refused, failed_rungs)
     template = conditions.template(done.template_error)
-    snapshot = _missing_secret(done, troubles) or done.snapshot
+    snapshot = _missing_secret(done) or done.snapshot
     verdicts = [
-        conditions.ready(fleet, wanted, troubles, template, capacity),
+        conditions.ready(fleet, wanted, done.troubles, template, capacity),
         snapshot,
         done.metrics or _carried(before, "MetricsAvailable"),
         capacity,
@@ -120,23 +119,27 @@ def _conditions(done: Pass) -> list[dict[str, Any]]:
     return judged(before, present, done.now, done.generation)
 
 
-def find_troubles(fleet: Fleet, launcher_errors: Mapping[str, str]) -> list[Trouble]:
-    """What the replicas suffer from; the launcher's own words win over kubelet's."""
+def find_troubles(fleet: Fleet, by_launchers: Mapping[str, Trouble]) -> list[Trouble]:
+    """What the replicas suffer from; the launcher's own words win, but for what only kubelet knows.
+
+    `by_launchers`: what launchers say, by Pod uid.
+    """
     found = []
     for pod in (*fleet.active, *fleet.ended):
-        told = launcher_errors.get(pod.uid)
+        told = by_launchers.get(pod.uid)
         trouble = trouble_of(pod)
-        if told is not None and not pod.ready:
-            trouble = Trouble("EngineFailed", f"Pod {pod.name}: {told.rstrip('.')}.")
+        of_memory = trouble is not None and trouble.reason == "OutOfMemory"
+        if told is not None and not pod.ready and not of_memory:
+            trouble = told
         if trouble is not None:
             found.append(trouble)
     return found
 
 
-def _missing_secret(done: Pass, troubles: Sequence[Trouble]) -> Verdict | None:
+def _missing_secret(done: Pass) -> Verdict | None:
     """A Secret of the store that no Pod can start without."""
     weights = done.recipe.weights
-    for trouble in troubles:
+    for trouble in done.troubles:
         if trouble.missing_secret is not None and trouble.missing_secret == weights.secret:
             namespace = done.recipe.deployment.metadata.namespace
             advice = secret_advice(trouble.missing_secret, namespace)

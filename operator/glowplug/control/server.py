@@ -1,8 +1,8 @@
-"""The operator's HTTP port: metrics, health, engines for Prometheus to scrape, cold starts."""
+"""The operator's HTTP port: metrics, health, engines for Prometheus, and what the command reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -37,9 +37,14 @@ def application(
     registry: CollectorRegistry,
     pods: Callable[[], Iterable[PodRecord]],
     cold_starts: Callable[[str], Iterable[ColdStart]],
+    in_flight: Callable[[str], Mapping[str, int] | None],
     is_ready: Callable[[], bool],
 ) -> web.Application:
-    """The routes; `cold_starts` of a "namespace/model"; `is_ready`: all caches are filled."""
+    """The routes; `cold_starts` and `in_flight` of a "namespace/model", the latter by
+    Pod uid, None while it is not known.
+
+    is_ready: all caches are filled.
+    """
 
     async def metrics(_: web.Request) -> web.Response:
         body = generate_latest(registry)
@@ -63,6 +68,10 @@ def application(
         model = f"{request.match_info['namespace']}/{request.match_info['model']}"
         return web.json_response([told(start) for start in cold_starts(model)])
 
+    async def load(request: web.Request) -> web.Response:
+        model = f"{request.match_info['namespace']}/{request.match_info['model']}"
+        return web.json_response(in_flight(model))
+
     app = web.Application()
     app.add_routes(
         [
@@ -71,6 +80,7 @@ def application(
             web.get("/readyz", ready),
             web.get("/sd/engines", engines),
             web.get("/cold-starts/{namespace}/{model}", starts),
+            web.get("/in-flight/{namespace}/{model}", load),
         ]
     )
     return app

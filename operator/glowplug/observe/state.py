@@ -38,6 +38,11 @@ class ReplicaState:
     exit_code: int | None = None
     restore: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def stage(self) -> str | None:
+        """The stage of the start that was reached last."""
+        return next((span.name for span in reversed(self.stages) if not span.hidden), None)
+
 
 def parse_state(body: Mapping[str, Any], at: float) -> ReplicaState:
     """The launcher's `/state` -> ReplicaState; raises ValueError naming a field it cannot read."""

@@ -1,6 +1,6 @@
 """Finds out within milliseconds when an engine accepts connections and when it is healthy.
 
-Then it looks on, slowly: an engine that hangs holds its requests and its GPU until somebody notices.
+Then it looks on, slowly: an engine that hangs keeps its requests and its GPU until it is ended.
 
 Some engines accept (the kernel does it for them) and then answer nothing while they load. So
 there is one probe at a time, it waits on its connection, which is answered the moment the engine

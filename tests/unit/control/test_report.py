@@ -11,18 +11,20 @@ from glowplug.act.conditions import Verdict
 from glowplug.act.containers import Placement, Recipe
 from glowplug.act.manifest import revision_of
 from glowplug.act.plan import Fleet
+from glowplug.act.troubles import launcher_trouble
 from glowplug.act.weights import weights_of
 from glowplug.api import ModelDeployment, condition, meta, parse, resolve_engine
 from glowplug.control.report import (
     Decided,
     Pass,
     cold_start_news,
+    find_troubles,
     news,
     snapshot_verdict,
     status_of,
 )
 from glowplug.control.server import targets
-from glowplug.kube import PodRecord
+from glowplug.kube import ContainerRecord, PodRecord
 from glowplug.observe import ColdStart, ColdStartHistory
 
 POD = PodRecord(
@@ -83,7 +85,7 @@ def done(fleet: Fleet, wanted: int, **changes: Any) -> Pass:
         snapshot=snapshot_verdict(made, None, store=False),
         dollars_per_hour=None,
         history=ColdStartHistory(),
-        launcher_errors={},
+        troubles=(),
         now=1_800_000_000.0,
     )
     return replace(base, **changes)
@@ -103,7 +105,7 @@ def done(fleet: Fleet, wanted: int, **changes: Any) -> Pass:
         (
             Fleet(current=(STARTING,)),
             1,
-            {"launcher_errors": {"u1": "the model is not there"}},
+            {"troubles": (launcher_trouble(STARTING, "the model is not there", "start"),)},
             ("False", "EngineFailed"),
         ),
         (
@@ -121,6 +123,24 @@ def test_ready(
     assert found is not None
     assert (found["status"], found["reason"]) == expected
     assert found["message"].endswith((".", "no", "few", "no GPU."))
+
+
+OOM = ContainerRecord("engine", False, False, False, 1, None, None, "OOMKilled", 137, None)
+
+
+@pytest.mark.parametrize(
+    ("pod", "error", "stage", "expected"),
+    [
+        (STARTING, "NotFound: s3://a/b is empty", "restore", "RestoreFailed"),
+        (STARTING, "the engine exited with code 3", "start", "EngineFailed"),
+        (replace(STARTING, containers=(OOM,)), "it exited with code 137", "load", "OutOfMemory"),
+        (POD, "it is ready again, so this is of yesterday", "load", None),
+    ],
+)
+def test_what_a_launcher_says(pod: PodRecord, error: str, stage: str, expected: str | None) -> None:
+    told = {pod.uid: launcher_trouble(pod, error, stage)}
+    found = find_troubles(Fleet(current=(pod,)), told)
+    assert [trouble.reason for trouble in found] == ([expected] if expected else [])
 
 
 def test_counts_and_tiers() -> None:
