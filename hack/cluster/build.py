@@ -69,8 +69,8 @@ def ensure_kwok(paths: Paths) -> Path:
         if not is_current(directory, recipe):
             console.print("building kwok: once, about 2 min")
             directory.mkdir(parents=True, exist_ok=True)
-            words = ["-trimpath", "-ldflags", "-s -w", "-o", f"{directory}/"]
-            run(["go", "build", *words, "sigs.k8s.io/kwok/cmd/kwok"], env=ENV, cwd=source, timeout=None)
+            build = ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", f"{directory}/"]
+            run([*build, "sigs.k8s.io/kwok/cmd/kwok"], env=ENV, cwd=source, timeout=None)
             find = ["go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]
             stages = Path(run(find, env=ENV, cwd=source).strip()) / "kustomize" / "stage"
             texts = [(stages / f"{name}.yaml").read_text() for name in KWOK_STAGES]
