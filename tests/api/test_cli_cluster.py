@@ -31,6 +31,7 @@ from glowplug.observe import ColdStart
 IP = f"198.18.253.{1 + os.getpid() % 250}"  # its own for each test run
 Kubectl = Callable[..., str]
 LABELS = {"app.kubernetes.io/name": "glowplug", "app.kubernetes.io/component": "operator"}
+IN_FLIGHT: dict[str, int] = {}
 STARTS = [
     ColdStart("default/live", "u", 2.0, {"restore": 1.5, "load": 0.5}, {}, "cold", 1_000_000.0),
     ColdStart("default/live", "v", 4.0, {"restore": 3.0, "load": 1.0}, {}, "cold", 999_000.0),
@@ -67,7 +68,9 @@ def operator_port() -> Iterator[None]:
     metrics.watch(lambda: 0, lambda: 0.0, lambda: True)
     figures = Figures(1, {"hot": 1}, {"running": 5.0, "waiting": 2.0, "held": 0.0}, 1.2)
     metrics.show("default/live", figures, promise=None)
-    served = application(metrics.registry, lambda: (), lambda _: STARTS, lambda: True)
+    served = application(
+        metrics.registry, lambda: (), lambda _: STARTS, lambda _: IN_FLIGHT, lambda: True
+    )
     loop = asyncio.new_event_loop()
     runner = web.AppRunner(served)
     loop.run_until_complete(runner.setup())
@@ -115,11 +118,14 @@ def live(kubectl: Kubectl, operator_port: None) -> Iterator[str]:
         "gp-operator": LABELS,
         "live-new-0": replica | {"glowplug.dev/revision": "new"},
         "live-old-0": replica | {"glowplug.dev/revision": "old"},
+        "live-old-1": replica | {"glowplug.dev/revision": "old", "glowplug.dev/state": "draining"},
     }
     for name, labels in pods.items():
         made, told = pod(name, labels)
         kubectl("apply", "-f", "-", stdin=made)
         kubectl("patch", "pod", name, *patch, told)
+    uid = kubectl("get", "pod", "live-old-1", "-o", "jsonpath={.metadata.uid}")
+    IN_FLIGHT[uid] = 4
     yield "live"
     kubectl("delete", "pods", "--grace-period=0", "--force", *pods)
     kubectl("delete", kind, "live")
@@ -169,12 +175,12 @@ def test_top_draws_again_until_it_is_interrupted(apiserver: Path, live: str) -> 
 
 
 def test_status_of_one_shows_its_rollout(glowplug, live: str) -> None:
-    told = "Rolling out: 1 updated (1 ready), 1 of older revisions."
+    told = "Rolling out: 1 updated (all ready), 1 old serving, 1 old draining (4 in flight)."
     assert told in glowplug("status", live).stdout
     rollout = json.loads(glowplug("status", live, "--json").stdout)["rollout"]
-    assert [(r["name"], r["updated"], r["ready"]) for r in rollout] == [
-        ("new", True, 1),
-        ("old", False, 1),
+    assert [(r["name"], r["updated"], r["ready"], r["leaving"]) for r in rollout] == [
+        ("new", True, 1, 0),
+        ("old", False, 1, 4),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +112,19 @@ async def cold_starts(client: Client, namespace: str, name: str) -> list[dict[st
     except (ApiError, ValueError, TypeError, KeyError):
         pass  # an older operator, or no right to ask: the status has the last one
     return [known[at] for at in sorted(known, reverse=True)]
+
+
+async def in_flight(client: Client, namespace: str, name: str) -> dict[str, int] | None:
+    """Requests in flight by Pod uid, as the first operator that answers says; None: unknown."""
+    try:
+        for pod in await client.list(PODS, label_selector=OPERATORS):
+            with suppress(ApiError, ValueError):
+                found = json.loads(await ask(client, pod, f"in-flight/{namespace}/{name}"))
+                if found is not None:
+                    return {str(uid): int(count) for uid, count in found.items()}
+    except ApiError:
+        pass  # no right to look for it
+    return None
 
 
 async def ask(client: Client, pod: Mapping[str, Any], path: str) -> bytes:

@@ -23,6 +23,8 @@ from glowplug.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from glowplug.kube import Client, Json
 
 app = typer.Typer(
@@ -62,7 +64,7 @@ def status(
 
 
 def _status_of(name: str, namespace: str, kubeconfig: str | None, *, as_json: bool) -> None:
-    from glowplug.cli import connection
+    from glowplug.cli import connection, figures
     from glowplug.kube import PODS, Forbidden
 
     async def work(client: Client) -> tuple[Json, list[rollout.Revision] | None]:
@@ -70,16 +72,23 @@ def _status_of(name: str, namespace: str, kubeconfig: str | None, *, as_json: bo
         selector = f"{rollout.MODEL}={name},{rollout.REPLICAS}"
         with suppress(Forbidden):
             pods = await client.list(PODS, namespace, label_selector=selector)
-            return body, rollout.revisions(pods, (body.get("status") or {}).get("revision"))
+            in_flight = await figures.in_flight(client, namespace, name)
+            newest = (body.get("status") or {}).get("revision")
+            return body, rollout.revisions(pods, newest, in_flight)
         return body, None
 
     body, revisions = run(work, kubeconfig)
     if as_json:
         _print_json(body | {"rollout": rollout.as_json(revisions)})
         return
-    console().print(render.detail(view.model(body), now()))
-    told = "You may not list Pods, so the rollout is not shown; ask for list on pods."
-    console().print("", rollout.render(revisions) if revisions is not None else told, sep="\n")
+    model = view.model(body)
+    console().print(render.detail(model, now()))
+    told: RenderableType = (
+        "You may not list Pods, so the rollout is not shown; ask for list on pods."
+    )
+    if revisions is not None:
+        told = rollout.render(revisions, model.desired)
+    console().print("", told, sep="\n")
 
 
 @app.command("timeline")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +20,8 @@ REPLICAS = "app.kubernetes.io/component=replica"
 class Revision:
     """The replicas of one revision; `updated`: it is the newest. `since`: its oldest Pod's birth.
 
-    A replica that drains is neither ready nor starting.
+    A replica that drains is neither ready nor starting; `leaving` is the number of requests in
+    flight at those that do, None where nobody can tell.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Revision:
     ready: int
     starting: int
     draining: int
+    leaving: int | None
     since: str
 
     @property
@@ -35,27 +37,44 @@ class Revision:
         """Replicas that serve or will."""
         return self.ready + self.starting
 
+    @property
+    def carried(self) -> str:
+        """What those that drain still have to answer, as a remark."""
+        return f" ({self.leaving} in flight)" if self.draining and self.leaving is not None else ""
 
-def revisions(pods: Iterable[Mapping[str, Any]], newest: str | None) -> list[Revision]:
-    """Count the Pods of one model by revision, the newest first, then by age."""
+
+def revisions(
+    pods: Iterable[Mapping[str, Any]], newest: str | None, in_flight: Mapping[str, int] | None
+) -> list[Revision]:
+    """Count the Pods of one model by revision, the newest first, then by age.
+
+    in_flight: requests by Pod uid, a Pod without any may be missing; None when it is not known.
+    """
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for pod in pods:
         if (pod.get("status") or {}).get("phase") not in ("Failed", "Succeeded"):
             name = (pod["metadata"].get("labels") or {}).get(REVISION, "")
             by_name.setdefault(name, []).append(pod)
-    found = [_revision(name, its, updated=name == newest) for name, its in by_name.items()]
+    found = [_revision(name, its, in_flight, name == newest) for name, its in by_name.items()]
     found.sort(key=lambda revision: revision.since, reverse=True)
     return sorted(found, key=lambda revision: not revision.updated)
 
 
-def _revision(name: str, pods: Sequence[Mapping[str, Any]], *, updated: bool) -> Revision:
+def _revision(
+    name: str,
+    pods: Sequence[Mapping[str, Any]],
+    in_flight: Mapping[str, int] | None,
+    updated: bool,
+) -> Revision:
     states = [_state(pod) for pod in pods]
+    leaving = [p["metadata"]["uid"] for p, s in zip(pods, states, strict=True) if s == "draining"]
     return Revision(
         name=name,
         updated=updated,
         ready=states.count("ready"),
         starting=states.count("starting"),
         draining=states.count("draining"),
+        leaving=None if in_flight is None else sum(in_flight.get(uid, 0) for uid in leaving),
         since=min(str(pod["metadata"].get("creationTimestamp") or "") for pod in pods),
     )
 
@@ -69,19 +88,30 @@ def _state(pod: Mapping[str, Any]) -> str:
     return "ready" if ready else "starting"
 
 
-def sentence(found: Sequence[Revision]) -> str:
-    """Say how far the rollout is."""
-    new = sum(revision.active for revision in found if revision.updated)
-    old = sum(revision.active for revision in found if not revision.updated)
-    ready = sum(revision.ready for revision in found if revision.updated)
-    draining = sum(revision.draining for revision in found)
-    tail = f"; {draining} draining" if draining else ""
-    if old:
-        return f"Rolling out: {new} updated ({ready} ready), {old} of older revisions{tail}."
-    if new:
-        how = "all ready" if ready == new else f"{ready} ready"
-        return f"Rolled out: {new} updated, {how}{tail}."
-    return f"No replica of any revision{tail}."
+def sentence(found: Sequence[Revision], wanted: int | None) -> str:
+    """Say how far the rollout to `wanted` replicas is; it ends when no old replica is left."""
+    new = [revision for revision in found if revision.updated]
+    old = [revision for revision in found if not revision.updated]
+    parts = [*_updated(new, wanted), *_left(old)]
+    if not parts:
+        return "No replica of any revision."
+    return f"{'Rolling out' if old else 'Rolled out'}: {', '.join(parts)}."
+
+
+def _updated(new: Sequence[Revision], wanted: int | None) -> Iterator[str]:
+    active = sum(revision.active for revision in new)
+    ready = sum(revision.ready for revision in new)
+    if wanted or active:
+        of = f" of {wanted}" if wanted is not None else ""
+        how = "all" if ready == active > 0 else ready
+        yield f"{active}{of} updated ({how} ready)"
+    yield from (f"{one.draining} draining{one.carried}" for one in new if one.draining)
+
+
+def _left(old: Sequence[Revision]) -> Iterator[str]:
+    if active := sum(revision.active for revision in old):
+        yield f"{active} old serving"
+    yield from (f"{one.draining} old draining{one.carried}" for one in old if one.draining)
 
 
 def as_json(found: Sequence[Revision] | None) -> list[dict[str, Any]] | None:
@@ -89,10 +119,10 @@ def as_json(found: Sequence[Revision] | None) -> list[dict[str, Any]] | None:
     return None if found is None else [asdict(revision) for revision in found]
 
 
-def render(found: Sequence[Revision]) -> RenderableType:
+def render(found: Sequence[Revision], wanted: int | None) -> RenderableType:
     """Return the sentence and, where there are replicas, a line for each revision."""
     if not found:
-        return Text(sentence(found))
+        return Text(sentence(found, wanted))
     table = Table(box=None, pad_edge=False)
     table.add_column("REVISION")
     for column in ("READY", "STARTING", "DRAINING"):
@@ -100,6 +130,10 @@ def render(found: Sequence[Revision]) -> RenderableType:
     table.add_column("SINCE")
     for revision in found:
         name = f"{revision.name} (newest)" if revision.updated else revision.name
-        counts = (revision.ready, revision.starting, revision.draining)
-        table.add_row(name, *map(str, counts), revision.since)
-    return Group(Text(sentence(found)), table)
+        counts = (
+            str(revision.ready),
+            str(revision.starting),
+            f"{revision.draining}{revision.carried}",
+        )
+        table.add_row(name, *counts, revision.since)
+    return Group(Text(sentence(found, wanted)), table)

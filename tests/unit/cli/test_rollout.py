@@ -14,6 +14,7 @@ def pod(revision: str, state: str = "ready", born: str = "10:00") -> dict[str, A
     if state == "draining":
         labels[rollout.STATE] = "draining"
     metadata: dict[str, Any] = {"labels": labels, "creationTimestamp": f"2026-11-23T{born}:00Z"}
+    metadata["uid"] = f"{revision}-{state}"
     if state == "deleting":
         metadata["deletionTimestamp"] = "2026-11-23T12:00:00Z"
     ready = {"type": "Ready", "status": "False" if state == "starting" else "True"}
@@ -22,27 +23,44 @@ def pod(revision: str, state: str = "ready", born: str = "10:00") -> dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("pods", "told"),
+    ("pods", "wanted", "told"),
     [
-        ([], "No replica of any revision."),
-        ([pod("new"), pod("new")], "Rolled out: 2 updated, all ready."),
-        ([pod("new", "ended"), pod("new")], "Rolled out: 1 updated, all ready."),
-        ([pod("new"), pod("new", "starting")], "Rolled out: 2 updated, 1 ready."),
-        ([pod("new"), pod("old", "draining")], "Rolled out: 1 updated, all ready; 1 draining."),
-        ([pod("old", "deleting")], "No replica of any revision; 1 draining."),
+        ([], 0, "No replica of any revision."),
+        ([], 3, "Rolled out: 0 of 3 updated (0 ready)."),
+        ([pod("new"), pod("new")], 2, "Rolled out: 2 of 2 updated (all ready)."),
+        ([pod("new"), pod("new")], None, "Rolled out: 2 updated (all ready)."),
+        ([pod("new", "ended"), pod("new")], 1, "Rolled out: 1 of 1 updated (all ready)."),
+        ([pod("new"), pod("new", "starting")], 2, "Rolled out: 2 of 2 updated (1 ready)."),
         (
-            [pod("new", "starting"), pod("old"), pod("older", "draining")],
-            "Rolling out: 1 updated (0 ready), 1 of older revisions; 1 draining.",
+            [pod("new"), pod("new", "draining")],
+            1,
+            "Rolled out: 1 of 1 updated (all ready), 1 draining (0 in flight).",
+        ),
+        (
+            [pod("new"), pod("new"), pod("old", "draining")],
+            3,
+            "Rolling out: 2 of 3 updated (all ready), 1 old draining (4 in flight).",
+        ),
+        ([pod("old", "deleting")], 0, "Rolling out: 1 old draining (0 in flight)."),
+        (
+            [pod("new", "starting"), pod("old"), pod("old", "draining")],
+            2,
+            "Rolling out: 1 of 2 updated (0 ready), 1 old serving, 1 old draining (4 in flight).",
         ),
     ],
 )
-def test_how_far_a_rollout_is(pods: list[dict[str, Any]], told: str) -> None:
-    assert sentence(revisions(pods, "new")) == told
+def test_how_far_a_rollout_is(pods: list[dict[str, Any]], wanted: int | None, told: str) -> None:
+    assert sentence(revisions(pods, "new", {"old-draining": 4}), wanted) == told
+
+
+def test_what_is_in_flight_is_left_out_where_nobody_can_tell() -> None:
+    found = revisions([pod("new"), pod("old", "draining")], "new", None)
+    assert sentence(found, 1) == "Rolling out: 1 of 1 updated (all ready), 1 old draining."
 
 
 def test_the_newest_revision_comes_first_then_the_younger() -> None:
     pods = [pod("a", born="09:00"), pod("b", born="11:00"), pod("new", born="10:00")]
-    found = revisions([*pods, pod("new", "starting", born="10:30")], "new")
+    found = revisions([*pods, pod("new", "starting", born="10:30")], "new", {})
     assert [one.name for one in found] == ["new", "b", "a"]
     assert (found[0].ready, found[0].starting, found[0].since) == (1, 1, "2026-11-23T10:00:00Z")
     assert [one.updated for one in found] == [True, False, False]

@@ -14,7 +14,11 @@ START = ColdStart("ns/smol", "uid", 3.0, {"restore": 3.0}, {"image": 1.0}, "cold
 async def asked(path: str, *, ready: bool = True) -> tuple[int, Any]:
     starts = {"ns/smol": [START]}
     app = application(
-        CollectorRegistry(), lambda: (), lambda model: starts.get(model, []), lambda: ready
+        CollectorRegistry(),
+        lambda: (),
+        lambda model: starts.get(model, []),
+        {"ns/smol": {"uid": 4}}.get,
+        lambda: ready,
     )
     async with TestClient(TestServer(app)) as client, client.get(path) as response:
         is_json = response.content_type == "application/json"
@@ -35,6 +39,11 @@ async def test_cold_starts_look_like_the_one_in_the_status() -> None:
         ],
     )
     assert await asked("/cold-starts/ns/unheard-of") == (200, [])
+
+
+async def test_requests_in_flight_are_told_by_pod_or_not_known() -> None:
+    assert await asked("/in-flight/ns/smol") == (200, {"uid": 4})
+    assert await asked("/in-flight/ns/silent") == (200, None)
 
 
 async def test_no_engines_are_told_before_all_are_known() -> None:
