@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -32,7 +31,7 @@ class Launcher:
 
     def get(self, path: str, port: int | None = None) -> tuple[int, str]:
         try:
-            with urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=30) as answer:
+            with urlopen(f"http://127.0.0.1:{port or self.port}{path}", timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()
@@ -40,10 +39,10 @@ class Launcher:
     def engine(self, path: str) -> str:
         return self.get(path, self.engine_port)[1]
 
-    def state(self, after: int = 0, timeout: float = 10) -> dict[str, Any]:
+    def state(self, after: int = 0, timeout: float = 30) -> dict[str, Any]:
         return json.loads(self.get(f"/state?after={after}&timeout={timeout}")[1])
 
-    def until(self, phase: str, timeout: float = 20) -> dict[str, Any]:
+    def until(self, phase: str, timeout: float = 60) -> dict[str, Any]:
         """Follow the long poll until the launcher is in `phase`."""
         deadline = time.monotonic() + timeout
         seq, state = 0, None
@@ -58,13 +57,31 @@ class Launcher:
             seq = state["seq"]
         raise AssertionError(f"not {phase} within {timeout} s: {state}")
 
+    def answers(self) -> None:
+        """Wait until the engine answers, healthy or not."""
+        wait_for(lambda: self._reached("/health"))
+
+    def _reached(self, path: str) -> bool:
+        try:
+            self.engine(path)
+        except OSError:
+            return False
+        return True
+
     def drain(self) -> subprocess.Popen:
         """Start the preStop command."""
         command = [sys.executable, self.pyz, "drain"]
         return subprocess.Popen(command, env=self.env, stderr=subprocess.PIPE)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 60) -> int:
         return self.process.wait(timeout)
+
+    def says(self, text: str) -> None:
+        """Read on to the line of output that holds `text`."""
+        for line in self.process.stdout:
+            if text in line.decode():
+                return
+        raise AssertionError(f"{text!r} was not said")
 
     def output(self) -> str:
         """Return what engine and launcher wrote, once the launcher has ended."""
@@ -79,7 +96,9 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def launch(pyz: Path, tmp_path: Path) -> Iterator[Callable[..., Launcher]]:
+def launch(
+    pyz: Path, free_port: Callable[[], int], tmp_path: Path
+) -> Iterator[Callable[..., Launcher]]:
     running: list[Launcher] = []
 
     def start(
@@ -96,8 +115,8 @@ def launch(pyz: Path, tmp_path: Path) -> Iterator[Callable[..., Launcher]]:
             "command": [sys.executable, "-u", str(ENGINE)],
             "modelDir": str(tmp_path / "model"),
             "restore": {"mode": "none"},
-            "startTimeout": 20,
-            "drainTimeout": 10,
+            "startTimeout": 60,
+            "drainTimeout": 60,
             **changes,
         }
         full = {
@@ -126,10 +145,11 @@ def launch(pyz: Path, tmp_path: Path) -> Iterator[Callable[..., Launcher]]:
         launcher.process.stdout.close()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def wait_for(condition: Callable[[], object], timeout: float = 60) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        time.sleep(0.02)
 
 
 def children(pid: int) -> list[int]:

@@ -14,37 +14,49 @@ import time
 
 setting = {k: v for k, v in os.environ.items() if k.startswith("TEST_")}
 running = 0
-sick = False
+sick = 0.0  # health answers still to be bad
+asked = 0  # health answers given
 lock = threading.Lock()
-started = time.monotonic()
+released = threading.Event()
+loaded_at = time.monotonic() + float(setting.get("TEST_LOAD", 0))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        global running, sick  # noqa: PLW0603 - a test program
+        global running, sick, asked, loaded_at  # noqa: PLW0603 - a test program
         if self.path == "/health":
-            loading = time.monotonic() - started < float(setting.get("TEST_LOAD", 0))
-            self.answer(503 if loading or sick else 200, b"")
+            asked += 1
+            well = sick <= 0 and time.monotonic() >= loaded_at
+            sick -= 1
+            self.answer(200 if well else 503, b"")
+        elif self.path == "/loaded":
+            loaded_at = time.monotonic()
+            self.answer(200, b"")
+        elif self.path == "/asked":
+            self.answer(200, str(asked).encode())
         elif self.path == "/metrics":
             self.answer(200, f'# TYPE run gauge\nrun{{model="m"}} {running}.0\n'.encode())
         elif self.path == "/env":
-            self.answer(200, json.dumps(dict(os.environ)).encode())
+            self.answer(200, json.dumps({**os.environ, **setting}).encode())
         elif self.path == "/parent":
             self.answer(200, parent().encode())
         elif self.path == "/orphan":
             subprocess.run(["sh", "-c", "sleep 0.1 & echo $! > /dev/null"], check=True)
             self.answer(200, b"")
-        elif self.path.startswith("/busy"):
+        elif self.path == "/busy":
             with lock:
                 running += 1
-            time.sleep(float(self.path.partition("=")[2]))
+            released.wait()
             with lock:
                 running -= 1
             self.answer(200, b"done")
-        elif self.path in ("/sick", "/well"):
-            sick = self.path == "/sick"
+        elif self.path == "/release":
+            released.set()
+            self.answer(200, b"")
+        elif self.path.startswith("/sick="):
+            sick = float(self.path.partition("=")[2])
             self.answer(200, b"")
         elif self.path == "/crash":
             os._exit(7)
@@ -82,4 +94,5 @@ time.sleep(float(setting.get("TEST_START", 0)))
 server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["GLOWPLUG_PORT"])), Handler)
 server.daemon_threads = True
 time.sleep(float(setting.get("TEST_HANG", 0)))  # accepts by the kernel, answers nothing
+setting["TEST_AWAKE"] = str(time.time())
 server.serve_forever()

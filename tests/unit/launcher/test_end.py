@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Launcher, children
+from .conftest import Launcher, children, wait_for
 
 Launch = Callable[..., Launcher]
 
@@ -20,13 +20,10 @@ def pool() -> ThreadPoolExecutor:
         yield threads
 
 
-def busy(launcher: Launcher, pool: ThreadPoolExecutor, seconds: float) -> Future[str]:
-    """Send a request that takes a while; return once it is in the engine."""
-    work = pool.submit(launcher.engine, f"/busy={seconds}")
-    deadline = time.monotonic() + 5
-    while "} 1.0" not in launcher.engine("/metrics"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def busy(launcher: Launcher, pool: ThreadPoolExecutor) -> Future[str]:
+    """Send a request that lasts until /release; return once it is in the engine."""
+    work = pool.submit(launcher.engine, "/busy")
+    wait_for(lambda: "} 1.0" in launcher.engine("/metrics"))
     return work
 
 
@@ -36,7 +33,7 @@ def test_the_pre_stop_waits_for_requests_in_flight(
 ) -> None:
     launcher = launch(inflightMetrics=metrics)
     launcher.until("ready")
-    work = busy(launcher, pool, 2)
+    work = busy(launcher, pool)
     pre_stop = launcher.drain()
     state = launcher.until("draining")
     assert state["phase"] == "draining"
@@ -44,9 +41,9 @@ def test_the_pre_stop_waits_for_requests_in_flight(
     assert launcher.get("/healthz")[0] == 200
     assert pre_stop.poll() is None
     assert not work.done()
-    assert pre_stop.wait(10) == 0, pre_stop.stderr.read()
-    assert work.done()
+    launcher.engine("/release")
     assert work.result() == "done"
+    assert pre_stop.wait(60) == 0, pre_stop.stderr.read()
     launcher.process.terminate()
     assert launcher.wait() == 0
 
@@ -54,43 +51,42 @@ def test_the_pre_stop_waits_for_requests_in_flight(
 def test_a_drain_that_takes_too_long_gives_up(launch: Launch, pool: ThreadPoolExecutor) -> None:
     launcher = launch(drainTimeout=1)
     launcher.until("ready")
-    busy(launcher, pool, 4)
+    work = busy(launcher, pool)
     asked = time.monotonic()
-    assert launcher.drain().wait(10) == 1
-    assert 1 <= time.monotonic() - asked < 3.5
+    assert launcher.drain().wait(60) == 1
+    assert time.monotonic() - asked >= 1
+    assert not work.done()
+    launcher.engine("/release")
 
 
 def test_sigterm_without_a_pre_stop_drains_first(launch: Launch, pool: ThreadPoolExecutor) -> None:
     launcher = launch(env={"TEST_STOP_CODE": "5"})
     launcher.until("ready")
-    work = busy(launcher, pool, 1.5)
+    work = busy(launcher, pool)
     launcher.process.terminate()
+    launcher.until("draining")
+    launcher.engine("/release")
     assert launcher.wait() == 5
     assert work.result() == "done"
 
 
 def test_sigterm_during_a_drain_ends_it(launch: Launch, pool: ThreadPoolExecutor) -> None:
-    launcher = launch(drainTimeout=100)
+    launcher = launch(drainTimeout=1000)
     launcher.until("ready")
-    work = busy(launcher, pool, 8)
+    work = busy(launcher, pool)
     pre_stop = launcher.drain()
     launcher.until("draining")
-    asked = time.monotonic()
     launcher.process.terminate()
     assert launcher.wait() == 0
-    assert pre_stop.wait(5) in (0, 1)
-    assert time.monotonic() - asked < 5
+    assert pre_stop.wait(60) in (0, 1)
     assert work.exception() is not None
 
 
 def test_sigterm_while_starting_ends_the_engine_at_once(launch: Launch) -> None:
-    launcher = launch(env={"TEST_LOAD": "1000"})
-    launcher.until("starting")
-    time.sleep(0.3)
-    asked = time.monotonic()
+    launcher = launch(startTimeout=1000, drainTimeout=1000, env={"TEST_LOAD": "1000"})
+    launcher.answers()
     launcher.process.terminate()
     assert launcher.wait() == 0
-    assert time.monotonic() - asked < 3
     assert "failed" not in launcher.output()
 
 
@@ -107,10 +103,9 @@ def test_other_signals_are_the_engines(launch: Launch) -> None:
     launcher = launch()
     launcher.until("ready")
     launcher.process.send_signal(signal.SIGUSR1)
-    time.sleep(0.3)
+    launcher.says("engine got SIGUSR1")
     launcher.process.terminate()
-    launcher.wait()
-    assert "engine got SIGUSR1" in launcher.output()
+    assert launcher.wait() == 0
 
 
 def test_an_engine_that_a_signal_kills_gives_the_shells_exit_code(launch: Launch) -> None:
@@ -125,25 +120,24 @@ def test_two_pre_stops_are_both_answered(launch: Launch) -> None:
     launcher = launch()
     launcher.until("ready")
     both = [launcher.drain(), launcher.drain()]
-    assert [each.wait(10) for each in both] == [0, 0]
-    assert launcher.drain().wait(10) == 0
+    assert [each.wait(60) for each in both] == [0, 0]
+    assert launcher.drain().wait(60) == 0
 
 
 def test_nobody_to_drain_is_said(launch: Launch) -> None:
     launcher = launch(env={"TEST_EXIT": "0"})
     launcher.wait()
     pre_stop = launcher.drain()
-    assert pre_stop.wait(10) == 1
+    assert pre_stop.wait(60) == 1
     assert b"did not answer" in pre_stop.stderr.read()
 
 
 @pytest.mark.parametrize("slow", ["TEST_START", "TEST_HANG", "TEST_LOAD"])
 def test_an_engine_that_never_served_is_drained_at_once(launch: Launch, slow: str) -> None:
-    launcher = launch(env={slow: "1000"})
+    launcher = launch(startTimeout=1000, drainTimeout=1000, env={slow: "1000"})
     launcher.until("starting")
-    time.sleep(0.3)
-    asked = time.monotonic()
-    assert launcher.drain().wait(10) == 0
-    assert time.monotonic() - asked < 2
+    if slow == "TEST_LOAD":
+        launcher.answers()
+    assert launcher.drain().wait(60) == 0
     launcher.process.terminate()
     assert launcher.wait() in (0, 143)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from .conftest import Launcher, children
+from .conftest import Launcher, children, wait_for
 
 Launch = Callable[..., Launcher]
 MARKER = ".glowplug-restored.json"
@@ -45,7 +45,10 @@ def source(model: Path, mode: str = "process", **more: object) -> dict[str, obje
 
 def test_stages_partition_the_time_from_launch_to_ready(launch: Launch, model: Path) -> None:
     before = time.time()
-    launcher = launch(restore=source(model), env={"TEST_START": "0.2", "TEST_LOAD": "0.6"})
+    launcher = launch(restore=source(model), env={"TEST_START": "0.2", "TEST_LOAD": "1000"})
+    launched = time.time()
+    launcher.answers()
+    launcher.engine("/loaded")
     state = launcher.until("ready")
     stages = [stage for stage in state["stages"] if not stage["hidden"]]
     assert [stage["name"] for stage in stages] == ["restore", "start", "load"]
@@ -56,7 +59,7 @@ def test_stages_partition_the_time_from_launch_to_ready(launch: Launch, model: P
     lengths = [stage["end"] - stage["start"] for stage in stages]
     assert sum(lengths) == pytest.approx(state["readyAt"] - state["launchedAt"], abs=1e-4)
     assert lengths[1] >= 0.2
-    assert before - 0.05 <= state["launchedAt"] <= before + 0.5
+    assert before - 0.05 <= state["launchedAt"] <= launched + 0.05
     assert stages[0]["bytes"] == state["restore"]["bytes"] > 4_000_000
     assert state["restore"]["verified"] == "source"
 
@@ -67,7 +70,8 @@ def test_an_engine_that_accepts_but_hangs_is_ready_the_moment_it_answers(launch:
     start, load = state["stages"]
     assert start["name"] == "start"
     assert load["end"] - load["start"] > 1.5, "the hang is part of load"
-    assert state["readyAt"] - start["start"] < 2.5 + 2
+    awake = float(json.loads(launcher.engine("/env"))["TEST_AWAKE"])
+    assert awake <= state["readyAt"] < awake + 20, "not after the next, later probe"
 
 
 def test_the_long_poll_answers_at_the_change_and_after_its_timeout(launch: Launch) -> None:
@@ -78,14 +82,16 @@ def test_the_long_poll_answers_at_the_change_and_after_its_timeout(launch: Launc
     ready = launcher.until("ready")
     asked = time.monotonic()
     assert launcher.state(ready["seq"], 0.3)["seq"] == ready["seq"]
-    assert 0.3 <= time.monotonic() - asked < 2
+    assert 0.3 <= time.monotonic() - asked < 30
 
 
 def test_probes_follow_the_phase(launch: Launch) -> None:
-    launcher = launch(env={"TEST_LOAD": "0.5"})
+    launcher = launch(env={"TEST_LOAD": "1000"})
     launcher.until("starting")
+    launcher.answers()
     assert launcher.get("/healthz")[0] == 200
     assert launcher.get("/readyz")[0] == 503
+    launcher.engine("/loaded")
     launcher.until("ready")
     assert launcher.get("/readyz")[0] == 200
     assert launcher.get("/other")[0] == 404
@@ -132,11 +138,11 @@ def test_whoever_polls_learns_of_a_crash(launch: Launch) -> None:
     launcher = launch()
     ready = launcher.until("ready")
     with ThreadPoolExecutor() as pool:
-        polled = pool.submit(launcher.state, ready["seq"], 10)
+        polled = pool.submit(launcher.state, ready["seq"], 60)
         time.sleep(0.2)
         with pytest.raises((OSError, HTTPException)):
             launcher.engine("/crash")
-        state = polled.result(10)
+        state = polled.result(60)
     assert state["phase"] == "failed"
     assert state["exitCode"] == 7
     assert "while it was serving" in state["error"]
@@ -145,11 +151,13 @@ def test_whoever_polls_learns_of_a_crash(launch: Launch) -> None:
 
 def test_a_start_that_takes_too_long_fails_with_a_sentence(launch: Launch) -> None:
     launcher = launch(startTimeout=1, env={"TEST_LOAD": "1000"})
+    launcher.until("starting")
+    (engine,) = children(launcher.process.pid)
     state = launcher.until("failed")
     assert "within 1 s" in state["error"]
     assert "/health" in state["error"]
     assert launcher.wait() == 1
-    assert "engine stops" in launcher.output(), "the engine was ended, not left behind"
+    assert not Path(f"/proc/{engine}").exists(), "the engine was ended, not left behind"
 
 
 def test_a_command_that_does_not_exist_is_named(launch: Launch) -> None:
@@ -186,9 +194,7 @@ def test_loaded_weights_leave_tmpfs_and_a_restarted_container_restores_again(
 ) -> None:
     first = launch(restore=source(model, unlinkAfterLoad=True), modelDir=str(tmpfs))
     first.until("ready")
-    deadline = time.monotonic() + 5
-    while (tmpfs / "model.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for(lambda: not (tmpfs / "model.safetensors").exists())
     assert sorted(p.name for p in tmpfs.iterdir()) == ["config.json"]
     first.process.terminate()
     first.wait()
@@ -211,7 +217,7 @@ def sidecar(model: Path, to: Path, path: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def test_a_sidecar_that_comes_late_is_waited_for(
@@ -233,9 +239,7 @@ def test_what_a_sidecar_did_before_the_launch_is_told_as_hidden(
 ) -> None:
     to, path = tmp_path / "model", tmp_path / "sock"
     with sidecar(model, to, path):
-        deadline = time.monotonic() + 20
-        while not (to / MARKER).exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for((to / MARKER).exists)
         state = launch(restore=source(model, "sidecar", socket=str(path))).until("ready")
     (hidden,) = [stage for stage in state["stages"] if stage["hidden"]]
     assert hidden["name"] == "restore"
@@ -252,10 +256,7 @@ def test_orphans_are_reaped(launch: Launch) -> None:
     assert len(engine) == 1
     for _ in range(5):
         launcher.engine("/orphan")
-    deadline = time.monotonic() + 5
-    while set(children(launcher.process.pid)) != engine and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert set(children(launcher.process.pid)) == engine
+    wait_for(lambda: set(children(launcher.process.pid)) == engine)
 
 
 @pytest.mark.parametrize(
