@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,14 +16,8 @@ sys.path[:0] = [str(EXAMPLE), str(HERE)]
 from served import Served, until  # noqa: E402
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+def start(free_port: Callable[[], int], tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Start a server; keyword arguments are further environment."""
     running: list[Served] = []
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))

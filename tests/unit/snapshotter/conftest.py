@@ -1,11 +1,10 @@
 """A real S3 (SeaweedFS), a web server that misbehaves on demand, a small real model."""
 
 import json
-import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,16 +32,6 @@ IDENTITIES = {
 }
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 @dataclass
 class S3:
     """The store on loopback, with its two identities and its buckets `models` and `store`."""
@@ -62,11 +51,11 @@ class S3:
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+def s3(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[S3]:
     root = tmp_path_factory.mktemp("weed")
     (root / "identities.json").write_text(json.dumps(IDENTITIES))
     names = ("master", "volume", "filer", "s3")
-    ports = free_ports(2 * len(names))
+    ports = [free_port() for _ in range(2 * len(names))]
     flags = []
     for name, port, grpc in zip(names, ports[::2], ports[1::2], strict=True):
         flags += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
@@ -77,7 +66,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
                 WEED, "server", f"-dir={root}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3",
                 *flags, "-s3.port.iceberg=0", "-s3.port.lance=0", "-iam.port=0",
                 f"-s3.config={root}/identities.json", "-master.telemetry=false",
-                "-volume.max=20", "-master.volumeSizeLimitMB=256",
+                "-volume.max=100", "-master.volumeSizeLimitMB=4096",  # files grow as they fill
             ],
             stdout=log,
             stderr=subprocess.STDOUT,
