@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER := PYTHONPATH=hack $(BIN)/python -m cluster
 PYTEST := $(BIN)/pytest
+UNIT := $(PYTEST) -n auto --maxprocesses 4 --dist loadfile tests/unit
 
 .PHONY: help
 help: ## This list
@@ -24,7 +25,7 @@ demo: venv ## A real cluster, a real model at zero, its first answer, its queue,
 test: venv ## All tests: unit, real API server, real node (root, Debian 12, Go >= 1.26)
 	@$(CLUSTER) preflight
 	@$(CLUSTER) build
-	$(PYTEST) tests/unit
+	$(UNIT)
 	$(PYTEST) tests/api/operator
 	$(PYTEST) tests/api --ignore tests/api/operator
 	$(PYTEST) tests/e2e
@@ -34,8 +35,8 @@ soak: venv ## The campaigns that `test` samples by seed, whole: crash points, la
 	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/unit/staleness tests/api/operator/crashpoints
 
 .PHONY: test-fast
-test-fast: venv ## Unit tests only: no cluster, about two minutes
-	$(PYTEST) tests/unit
+test-fast: venv ## Unit tests only: no cluster, within two minutes on two cores
+	$(UNIT)
 
 .PHONY: lint
 lint: venv ## ruff, mypy --strict, import contracts
