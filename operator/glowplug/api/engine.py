@@ -140,7 +140,8 @@ class GPU(Part):
         1, description="GPUs per replica; more than 1 sets tensor parallelism, 0 needs none."
     )
     memory: Annotated[int, quantity("1Mi", "16Ti")] | None = Field(
-        None, description="GPU memory that the engine needs, for example 16Gi."
+        None,
+        description="GPU memory that the engine needs, for example 16Gi. Not checked yet.",
     )
     pool: DNSSubdomain | None = Field(
         None, description="GPUPool to run in. Default: the pool marked as default, if any."

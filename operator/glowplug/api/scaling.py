@@ -40,7 +40,9 @@ class Scaling(Part):
     idle_after: Annotated[float, duration("1s", "168h")] = Field(
         "5m", validate_default=True, description="Time without demand before scaling to zero."
     )
-    slo: SLO = Field(default_factory=SLO, description="The service level to size for.")
+    slo: SLO = Field(
+        default_factory=SLO, description="The service level to size for. Not weighed yet."
+    )
     schedule: Annotated[Items[Schedule], Field(max_length=32)] = Field(
         (), description="Floors under the replicas at certain times."
     )

@@ -55,7 +55,9 @@ class Tiers(StatusPart):
     """Replicas by what they hold."""
 
     hot: Count | None = Field(None, description="Replicas that serve.")
-    asleep: Count | None = Field(None, description="Replicas that keep host memory only.")
+    asleep: Count | None = Field(
+        None, description="Replicas that keep host memory only. None do yet."
+    )
     starting: Count | None = Field(None, description="Replicas on their way to serving.")
     draining: Count | None = Field(None, description="Replicas that finish what they have.")
 
@@ -64,7 +66,7 @@ class DecisionStatus(StatusPart):
     """The last decision."""
 
     desired: Count | None = Field(None, description="Replicas that should serve.")
-    asleep: Count | None = Field(None, description="Replicas that should sleep.")
+    asleep: Count | None = Field(None, description="Replicas that should sleep. None do yet.")
     rule: Text | None = Field(None, description="The rule that set the count, such as hold.")
     reason: Sentence | None = Field(None, description="Why, in one sentence with numbers.")
     at: Time | None = Field(None, description="When it was taken.")
@@ -76,7 +78,9 @@ class LastColdStart(StatusPart):
     total: Number | None = Field(None, description="Seconds from the request to its first token.")
     stages: Seconds = Field({}, description="Seconds by stage; they add up to the total.")
     hidden: Seconds = Field({}, description="Seconds of work that overlapped other stages.")
-    path: Text | None = Field(None, description="Start path: cold, cached, standby or asleep.")
+    path: Text | None = Field(
+        None, description="Start path: cold. Later also cached, standby and asleep."
+    )
     pod: Text | None = Field(None, description="The Pod that was started.")
     at: Time | None = Field(None, description="When the request arrived.")
 
@@ -106,10 +110,10 @@ class Cost(StatusPart):
 
     dollars_per_hour: Number | None = Field(None, description="Dollars per hour of its GPUs.")
     dollars_per_1k_tokens: Number | None = Field(
-        None, alias="dollarsPer1kTokens", description="Dollars per 1,000 tokens."
+        None, alias="dollarsPer1kTokens", description="Dollars per 1,000 tokens. Not measured yet."
     )
     utilization: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="Share of its replicas' time spent serving."
+        None, description="Share of its replicas' time spent serving. Not measured yet."
     )
 
 
@@ -171,7 +175,7 @@ class SnapshotStatus(StatusPart):
     bytes: Bytes | None = Field(None, description="Size of all files.")
     files: Count | None = Field(None, description="Number of files.")
     caches: Annotated[list[Caches], Field(max_length=64)] = Field(
-        [], description="Compile caches that came along."
+        [], description="Compile caches that came along. None do yet."
     )
     taken_at: Time | None = Field(None, description="When it was complete.")
     conditions: Conditions = Field([], description="What is well and what is not.")
