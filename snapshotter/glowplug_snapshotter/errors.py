@@ -18,7 +18,13 @@ class SnapshotError(Exception):
 
 
 class TransientError(SnapshotError):
-    """A failure that the same request may not meet again: 5xx, a cut, a flipped bit."""
+    """A failure that the same request may not meet again: 5xx, a cut, a flipped bit.
 
-    def __init__(self, message: str, reason: str = "Unavailable") -> None:
+    `throttled` says that the store asked for fewer requests.
+    """
+
+    def __init__(
+        self, message: str, reason: str = "Unavailable", *, throttled: bool = False
+    ) -> None:
         super().__init__(reason, message)
+        self.throttled = throttled

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from glowplug_snapshotter.backends import Reader
 from glowplug_snapshotter.backends.local import LocalReader
 from glowplug_snapshotter.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from glowplug_snapshotter.backends.objects import ObjectReader
 
 PVC_ROOT = Path("/glowplug/pvc")  # where a Pod mounts the claim that pvc://CLAIM/... names
 
@@ -48,13 +52,34 @@ def open_source(url: str, endpoint: str | None = None) -> Reader:
 
 
 def _open_bucket(scheme: str, bucket: str, prefix: str, endpoint: str | None) -> Reader:
+    if scheme == "s3" and endpoint is not None and urlsplit(endpoint).scheme == "http":
+        return _open_plain_s3(bucket, prefix, endpoint)
     from glowplug_snapshotter.backends import buckets
-    from glowplug_snapshotter.backends.objects import ObjectReader, SignedReader
+    from glowplug_snapshotter.backends.objects import ObjectReader
 
     if scheme == "gs":
         return ObjectReader(buckets.open_gcs(bucket), scheme, bucket, prefix)
     if scheme == "az":
         return ObjectReader(buckets.open_azure(bucket), scheme, bucket, prefix)
-    store = buckets.open_s3(bucket, endpoint, os.environ)
-    objects = ObjectReader(store, scheme, bucket, prefix)
-    return SignedReader(objects) if buckets.signs_over_http(store, endpoint) else objects
+    return ObjectReader(buckets.open_s3(bucket, endpoint, os.environ), scheme, bucket, prefix)
+
+
+def _open_plain_s3(bucket: str, prefix: str, endpoint: str) -> Reader:
+    from glowplug_snapshotter.backends import credentials
+
+    def objects() -> ObjectReader:
+        from glowplug_snapshotter.backends import buckets
+        from glowplug_snapshotter.backends.objects import ObjectReader
+
+        return ObjectReader(buckets.open_s3(bucket, endpoint, os.environ), "s3", bucket, prefix)
+
+    keys = credentials.plain_keys(os.environ)
+    if keys is None and not credentials.are_none(os.environ):
+        from glowplug_snapshotter.backends.objects import SignedReader
+
+        return SignedReader(objects())
+    from glowplug_snapshotter.backends.s3 import S3HttpReader
+    from glowplug_snapshotter.backends.sigv4 import signer
+
+    sign = signer(keys, credentials.region_of(os.environ)) if keys else None
+    return S3HttpReader(endpoint, bucket, prefix, sign, lambda: objects().entries())

@@ -1,21 +1,25 @@
 """Opens buckets: which endpoint, whose credentials, and what an object store's errors mean.
 
 Credentials come from the environment, a web identity or the node (obstore), or an AWS profile
-(boto3: it takes 450 ms to import, obstore 30 ms, so a cold start pays only where it must).
+(boto3: it takes 450 ms to import, obstore 40 ms, so a cold start pays only where it must).
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from glowplug_snapshotter.backends.credentials import (
+    are_none,
+    has_profile,
+    plain_keys,
+    region_of,
+)
 from glowplug_snapshotter.backends.http import refusal
 from glowplug_snapshotter.errors import SnapshotError, TransientError
 
@@ -30,12 +34,6 @@ CLIENT: ClientConfig = {
     "read_timeout": "30s",
     "timeout": "10m",
 }
-OWN_SOURCES = (  # variables by which obstore finds credentials by itself
-    "AWS_ACCESS_KEY_ID",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-)
 
 
 def open_s3(bucket: str, endpoint: str | None, env: Mapping[str, str], prefix: str = "") -> S3Store:
@@ -46,8 +44,8 @@ def open_s3(bucket: str, endpoint: str | None, env: Mapping[str, str], prefix: s
     if f"{prefix}AWS_ACCESS_KEY_ID" not in env:
         prefix = ""
     provider = _credentials(env, prefix)
-    anonymous = provider is None and endpoint is not None and not any(k in env for k in OWN_SOURCES)
-    config: S3Config = {"region": _region(env, prefix), "skip_signature": anonymous}
+    anonymous = endpoint is not None and are_none(env)
+    config: S3Config = {"region": region_of(env, prefix), "skip_signature": anonymous}
     if endpoint:
         config["endpoint"] = endpoint
     try:
@@ -72,33 +70,21 @@ def open_azure(container: str) -> AzureStore:
     return AzureStore(container)
 
 
-def _region(env: Mapping[str, str], prefix: str) -> str:
-    return env.get(f"{prefix}AWS_REGION") or env.get("AWS_DEFAULT_REGION") or "us-east-1"
-
-
 def _credentials(env: Mapping[str, str], prefix: str) -> Callable[[], S3Credential] | None:
-    key = env.get(f"{prefix}AWS_ACCESS_KEY_ID")
-    if key is not None:
-        secret = env.get(f"{prefix}AWS_SECRET_ACCESS_KEY")
-        if not secret:
-            raise SnapshotError(
-                "Forbidden",
-                f"{prefix}AWS_ACCESS_KEY_ID is set but {prefix}AWS_SECRET_ACCESS_KEY is not: "
-                "put both into the Secret.",
-            )
+    keys = plain_keys(env, prefix)
+    if keys is not None:
         found: S3Credential = {
-            "access_key_id": key,
-            "secret_access_key": secret,
-            "token": env.get(f"{prefix}AWS_SESSION_TOKEN"),
+            "access_key_id": keys.access_key,
+            "secret_access_key": keys.secret_key,
+            "token": keys.token,
             "expires_at": None,
         }
         return lambda: found
-    profile = env.get("AWS_PROFILE")
-    if profile or os.path.exists(os.path.expanduser("~/.aws/credentials")):
+    if has_profile(env):
         import boto3.session
         from obstore.auth.boto3 import Boto3CredentialProvider
 
-        return Boto3CredentialProvider(boto3.session.Session(profile_name=profile))
+        return Boto3CredentialProvider(boto3.session.Session(profile_name=env.get("AWS_PROFILE")))
     return None
 
 
@@ -112,19 +98,12 @@ def boto3_client(endpoint: str | None, env: Mapping[str, str], prefix: str = "")
     return boto3.client(
         "s3",
         endpoint_url=endpoint,
-        region_name=_region(env, prefix),
+        region_name=region_of(env, prefix),
         aws_access_key_id=env.get(f"{prefix}AWS_ACCESS_KEY_ID"),
         aws_secret_access_key=env.get(f"{prefix}AWS_SECRET_ACCESS_KEY"),
         aws_session_token=env.get(f"{prefix}AWS_SESSION_TOKEN"),
         config=Config(s3={"addressing_style": "path"}),
     )
-
-
-def signs_over_http(store: object, endpoint: str | None) -> bool:
-    """Say whether plain HTTP reads of signed URLs reach this store."""
-    plain = endpoint is not None and urlsplit(endpoint).scheme == "http"
-    anonymous = isinstance(store, S3Store) and str(store.config.get("skip_signature")) == "true"
-    return plain and isinstance(store, S3Store) and not anonymous
 
 
 def translate(error: Exception, where: str) -> SnapshotError:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import re
-import ssl
-import threading
+from contextlib import nullcontext
 from urllib.parse import quote, urljoin, urlsplit
 
-from glowplug_snapshotter.backends import Entry
+from glowplug_snapshotter.backends import Entry, Ticket
+from glowplug_snapshotter.backends.wire import Connection, Pool, Response
 from glowplug_snapshotter.errors import SnapshotError, TransientError
 
-TIMEOUT = 30.0  # s without a byte
 REDIRECTS = 5
 OK, PARTIAL = 200, 206
+# What stores say of a signature or token that was good: the next request is signed anew.
+EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired")
 
 
 class HttpReader:
@@ -24,7 +24,7 @@ class HttpReader:
     def __init__(self, base: str, headers: dict[str, str] | None = None) -> None:
         self._base = base.rstrip("/")
         self._headers = {"User-Agent": "glowplug-snapshotter", **(headers or {})}
-        self._connections = threading.local()
+        self._pool = Pool()
         self._redirected: dict[str, str] = {}  # path -> where the last redirect led
 
     def describe(self, path: str) -> str:
@@ -39,51 +39,69 @@ class HttpReader:
         """Refuse: HTTP has no listing; sources that know their files override this."""
         raise SnapshotError("Unsupported", f"{self._base} cannot be listed.")
 
+    def close(self) -> None:
+        """Close idle connections."""
+        self._pool.close()
+
     def url_for(self, path: str) -> str:
         """Return the address to ask for an object."""
         return f"{self._base}/{quote(path)}"
+
+    def headers_for(self, url: str) -> dict[str, str]:
+        """Return what every request to this address on the own server carries."""
+        return self._headers
 
     def fetch(self, path: str, limit: int) -> bytes:
         """Return a small object whole."""
         response = self._get(path, {})
         try:
             data = response.read(limit + 1)
-        except (OSError, http.client.HTTPException) as error:
+            if response.length is not None and len(data) < min(limit + 1, response.length):
+                raise ConnectionError("the connection was cut")
+        except (OSError, ValueError) as error:
+            response.close()
             raise self._broken(path, error) from None
         if len(data) > limit:
-            self._forget()
+            response.close()
             raise SnapshotError("Unsupported", f"{self.describe(path)} is over {limit} bytes.")
-        response.read()
+        response.finish()
         return data
 
-    def read_into(self, entry: Entry, offset: int, view: memoryview) -> None:
+    def read_into(
+        self, entry: Entry, offset: int, view: memoryview, ticket: Ticket | None = None
+    ) -> None:
         """Fill `view` by one ranged GET, which must answer for the pinned object only."""
         headers = {"Range": f"bytes={offset}-{offset + len(view) - 1}"}
         if entry.validator is not None:
             headers["If-Match"] = entry.validator
-        response = self._get(entry.path, headers)
+        response = self._get(entry.path, headers, ticket)
+        whole = False
         try:
             self._check(response, entry, offset, len(view))
-            self._receive(response, entry.path, view)
-        except SnapshotError:
-            self._forget()
-            raise
-        except (OSError, http.client.HTTPException) as error:
+            with ticket.interruptible(response.interrupt) if ticket else nullcontext():
+                self._receive(response, entry.path, view)
+            whole = True
+        except (OSError, ValueError) as error:
             raise self._broken(entry.path, error) from None
+        finally:
+            if whole:
+                response.finish()
+            else:
+                response.close()
 
-    def _check(
-        self, response: http.client.HTTPResponse, entry: Entry, offset: int, length: int
-    ) -> None:
+    def _check(self, response: Response, entry: Entry, offset: int, length: int) -> None:
         where = self.describe(entry.path)
-        etag = response.headers.get("ETag")
-        if entry.validator is not None and etag is not None and etag != entry.validator:
+        etag = response.headers.get("etag")
+        if entry.validator is not None and etag != entry.validator:
+            if etag is None:
+                raise TransientError(f"{where} was answered without the ETag that pins it.")
             raise SnapshotError("SourceChanged", f"{where} was replaced while it was read.")
         if response.status == OK:
             total = entry.size if response.length is None else response.length
             first, last = 0, total - 1
         else:
             found = re.fullmatch(
-                r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", "")
+                r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", response.headers.get("content-range", "")
             )
             if found is None:
                 raise TransientError(f"{where} was answered without a usable Content-Range.")
@@ -96,8 +114,10 @@ class HttpReader:
             raise SnapshotError("Unsupported", f"{where}: the server answers no byte ranges.")
         if (first, last) != (offset, offset + length - 1):
             raise TransientError(f"{where} was answered with another range than asked.")
+        if response.length is not None and response.length > length:
+            raise TransientError(f"{where} sent more bytes than asked.")
 
-    def _receive(self, response: http.client.HTTPResponse, path: str, view: memoryview) -> None:
+    def _receive(self, response: Response, path: str, view: memoryview) -> None:
         done = 0
         while done < len(view):
             count = response.readinto(view[done:])
@@ -107,15 +127,17 @@ class HttpReader:
         if response.read(1):
             raise TransientError(f"{self.describe(path)} sent more bytes than asked.")
 
-    def _get(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def _get(self, path: str, headers: dict[str, str], ticket: Ticket | None = None) -> Response:
+        """Ask, following redirects; the answer is 200 or 206 and must be finished or closed."""
         origin = self.url_for(path)
         url = self._redirected.get(path, origin)
         for _ in range(REDIRECTS + 1):
-            response = self._send(url, {**self._headers_for(url, origin), **headers}, path)
+            own = self._own_headers(url, origin)
+            response = self._send(url, {**own, **headers}, path, ticket)
             if response.status not in (301, 302, 303, 307, 308):
                 break
-            url = urljoin(url, response.headers.get("Location", ""))
-            response.read()
+            url = urljoin(url, response.headers.get("location", ""))
+            response.close()
         if response.status not in (OK, PARTIAL):
             error = self._refused(response, path)
             if self._redirected.pop(path, None) is not None and error.reason == "Forbidden":
@@ -125,54 +147,54 @@ class HttpReader:
             self._redirected[path] = url
         return response
 
-    def _headers_for(self, url: str, origin: str) -> dict[str, str]:
+    def _own_headers(self, url: str, origin: str) -> dict[str, str]:
         if urlsplit(url).netloc == urlsplit(origin).netloc:
-            return self._headers
-        return {k: v for k, v in self._headers.items() if k != "Authorization"}
+            return self.headers_for(url)
+        return {"User-Agent": self._headers["User-Agent"]}
 
-    def _send(self, url: str, headers: dict[str, str], path: str) -> http.client.HTTPResponse:
+    def _send(
+        self, url: str, headers: dict[str, str], path: str, ticket: Ticket | None
+    ) -> Response:
         parts = urlsplit(url)
-        target = parts.path + (f"?{parts.query}" if parts.query else "")
-        try:
-            connection = self._connection(parts.scheme, parts.netloc)
-            connection.request("GET", target or "/", headers=headers)
-            return connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise self._broken(path, error) from None
-
-    def _connection(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
-        kept: dict[tuple[str, str], http.client.HTTPConnection]
-        kept = self._connections.__dict__.setdefault("kept", {})
-        connection = kept.get((scheme, netloc))
-        if connection is None:
-            if scheme == "https":
-                connection = http.client.HTTPSConnection(
-                    netloc, timeout=TIMEOUT, context=ssl.create_default_context()
-                )
-            else:
-                connection = http.client.HTTPConnection(netloc, timeout=TIMEOUT)
-            kept[scheme, netloc] = connection
-        return connection
-
-    def _forget(self) -> None:
-        """Close this thread's connections: what is left on them belongs to no request."""
-        for connection in self._connections.__dict__.get("kept", {}).values():
-            connection.close()
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise self._broken(path, ValueError("it redirects to no address"))
+        while True:
+            connection: Connection | None = None
+            used = False
+            try:
+                connection, used = self._pool.take(parts.scheme, parts.netloc)
+                with ticket.interruptible(connection.interrupt) if ticket else nullcontext():
+                    response = connection.get(target, headers)
+                if ticket is not None:
+                    ticket.answered()
+                return response
+            except (OSError, ValueError) as error:
+                if connection is not None:
+                    connection.close()
+                stale = used and isinstance(error, ConnectionError)
+                if not stale or (ticket is not None and ticket.given_up):
+                    raise self._broken(path, error) from None
 
     def _broken(self, path: str, error: Exception) -> TransientError:
-        self._forget()
         text = str(error) or type(error).__name__
         return TransientError(f"{self.describe(path)} could not be read: {text}.")
 
-    def _refused(self, response: http.client.HTTPResponse, path: str) -> SnapshotError:
+    def _refused(self, response: Response, path: str) -> SnapshotError:
         code = _error_code(response)
-        self._forget()
+        response.close()
         return refusal(response.status, self.describe(path), code)
 
 
 def refusal(status: int, where: str, code: str = "") -> SnapshotError:
     """Turn an HTTP status into the error it means; `code` is the store's own word for it."""
     said = f"{status} {code}".strip()
+    if code in EXPIRED:
+        return TransientError(
+            f"Access to {where} was refused ({said}): "
+            "the credentials ran out and were not renewed; put new ones into the Secret.",
+            reason="Forbidden",
+        )
     if status in (404, 410):
         return SnapshotError("NotFound", f"{where} does not exist ({said}).")
     if status in (401, 403):
@@ -184,14 +206,15 @@ def refusal(status: int, where: str, code: str = "") -> SnapshotError:
     if status in (412, 416):
         return SnapshotError("SourceChanged", f"{where} was replaced while it was read ({said}).")
     if status in (408, 425, 429) or status >= 500:
-        return TransientError(f"{where} could not be read ({said}).")
+        throttled = status in (429, 503)
+        return TransientError(f"{where} could not be read ({said}).", throttled=throttled)
     return SnapshotError("Unavailable", f"{where} was answered with {said}.")
 
 
-def _error_code(response: http.client.HTTPResponse) -> str:
+def _error_code(response: Response) -> str:
     try:
         body = response.read(4096)
-    except (OSError, http.client.HTTPException):
+    except (OSError, ValueError):
         return ""
     found = re.search(rb"<Code>(\w{1,64})</Code>", body)
     return found.group(1).decode() if found else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from glowplug_snapshotter.backends import Entry
+from glowplug_snapshotter.backends import Entry, Ticket
 from glowplug_snapshotter.errors import SnapshotError
 
 
@@ -52,7 +52,12 @@ class LocalReader:
             raise SnapshotError("Unsupported", f"{self.describe(path)} is over {limit} bytes.")
         return data
 
-    def read_into(self, entry: Entry, offset: int, view: memoryview) -> None:
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+    def read_into(
+        self, entry: Entry, offset: int, view: memoryview, ticket: Ticket | None = None
+    ) -> None:
         """Fill `view` from the file."""
         try:
             fd = os.open(self._root / entry.path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,18 +1,15 @@
-"""Object stores (S3, GCS, Azure) through obstore; S3 over plain HTTP is only signed by it.
-
-Receiving into the caller's buffer costs half the CPU of copying out of obstore's stream, so where
-there is no TLS to do, `http` moves the bytes.
-"""
+"""Object stores (S3, GCS, Azure) through obstore, which also knows where credentials come from."""
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import obstore
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from glowplug_snapshotter.backends import Entry
+from glowplug_snapshotter.backends import Entry, Ticket
 from glowplug_snapshotter.backends.buckets import translate
 from glowplug_snapshotter.backends.http import HttpReader
 from glowplug_snapshotter.errors import SnapshotError, TransientError
@@ -73,8 +70,19 @@ class ObjectReader:
         except Exception as error:
             raise translate(error, self.describe(path)) from None
 
-    def read_into(self, entry: Entry, offset: int, view: memoryview) -> None:
+    def close(self) -> None:
+        """Do nothing: obstore closes its connections itself."""
+
+    def read_into(
+        self, entry: Entry, offset: int, view: memoryview, ticket: Ticket | None = None
+    ) -> None:
         """Fill `view` by one ranged GET with If-Match."""
+        if ticket is None:
+            self._read(entry, offset, view, Ticket())
+        else:
+            _Interruptible(self, entry, offset, view, ticket).run()
+
+    def _read(self, entry: Entry, offset: int, view: memoryview, ticket: Ticket) -> None:
         where = self.describe(entry.path)
         options: GetOptions = {"range": (offset, offset + len(view))}
         if entry.validator is not None:
@@ -82,6 +90,9 @@ class ObjectReader:
         done = 0
         try:
             result = obstore.get(self.store, self.key(entry.path), options=options)
+            ticket.answered()
+            if entry.validator is not None and result.meta["e_tag"] != entry.validator:
+                raise SnapshotError("SourceChanged", f"{where} was replaced while it was read.")
             if result.meta["size"] != entry.size:
                 raise SnapshotError(
                     "SourceChanged",
@@ -90,7 +101,8 @@ class ObjectReader:
             for piece in result.stream(min_chunk_size=PIECE):
                 if done + len(piece) > len(view):
                     raise TransientError(f"{where} sent more bytes than asked.")
-                view[done : done + len(piece)] = piece
+                with ticket.writing():
+                    view[done : done + len(piece)] = piece
                 done += len(piece)
         except SnapshotError:
             raise
@@ -100,8 +112,42 @@ class ObjectReader:
             raise TransientError(f"{where} was cut after {done} bytes.")
 
 
+class _Interruptible:
+    """One read in a thread of its own, since nothing wakes a thread that waits inside obstore.
+
+    Given up, the thread is left behind until obstore's own timeout; it writes nothing any more.
+    """
+
+    def __init__(
+        self, reader: ObjectReader, entry: Entry, offset: int, view: memoryview, ticket: Ticket
+    ) -> None:
+        self._ticket = ticket
+        self._ended = threading.Event()
+        self._error: Exception | None = None
+        self._request = (entry, offset, view, ticket)
+        self._reader = reader
+
+    def run(self) -> None:
+        """Read, or raise TransientError as soon as the ticket is given up."""
+        with self._ticket.interruptible(self._ended.set):
+            threading.Thread(target=self._read, daemon=True).start()
+            self._ended.wait()
+        if self._ticket.given_up:
+            raise TransientError(f"{self._reader.describe(self._request[0].path)} was given up.")
+        if self._error is not None:
+            raise self._error
+
+    def _read(self) -> None:
+        try:
+            self._reader._read(*self._request)
+        except Exception as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+
 class SignedReader(HttpReader):
-    """S3 over plain HTTP: each URL signed by obstore, the bytes received by `HttpReader`."""
+    """S3 over plain HTTP with credentials that obstore finds and renews: it signs each URL."""
 
     def __init__(self, objects: ObjectReader) -> None:
         super().__init__("")

@@ -66,10 +66,9 @@ class WebReader(HttpReader):
             if error.reason == "NotFound":
                 return None
             raise
-        response.read(1)
-        self._forget()
-        total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        validator = response.headers.get("ETag") or ""
+        response.close()  # a server without ranges would send the whole file
+        total = response.headers.get("content-range", "").rpartition("/")[2]
+        validator = response.headers.get("etag") or ""
         if not total.isdigit():
             raise SnapshotError(
                 "Unsupported", f"{self.describe(path)}: the server answers no byte ranges."

@@ -1,5 +1,6 @@
 """The less used ways through a real S3: TLS's back end, profiles, large copies, cancelling."""
 
+import threading
 import time
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import pytest
 
 from glowplug_snapshotter.backends import buckets
 from glowplug_snapshotter.backends.objects import ObjectReader, SignedReader
+from glowplug_snapshotter.backends.s3 import S3HttpReader
 from glowplug_snapshotter.errors import SnapshotError
+from glowplug_snapshotter.manifest import CHUNK_SIZE
 from glowplug_snapshotter.sources import open_source
 from glowplug_snapshotter.store import Store
 
 from .conftest import S3
-from .tools import OWNER, READER, contents, finish, snapshotter, start, wait_for, write_model
+from .tools import OWNER, READER, contents, finish, snapshotter, start, wait_for
+from .web import Fault, Web
 
 
 @pytest.fixture
@@ -23,10 +27,15 @@ def objects(s3: S3, model: Path, prefix: str) -> ObjectReader:
     return ObjectReader(store, "s3", "models", prefix)
 
 
-def test_plain_http_is_signed_and_tls_is_not(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_http_needs_no_library_and_tls_has_one(
+    s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(open_source("s3://models/x", s3.endpoint), S3HttpReader)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/token")
+    assert isinstance(open_source("s3://models/x", s3.endpoint), SignedReader)
     for name, value in OWNER.items():
         monkeypatch.setenv(name, value)
-    assert isinstance(open_source("s3://models/x", s3.endpoint), SignedReader)
+    assert isinstance(open_source("s3://models/x", s3.endpoint), S3HttpReader)
     assert isinstance(open_source("s3://models/x", "https://127.0.0.1:1"), ObjectReader)
     assert isinstance(open_source("s3://models/x"), ObjectReader)
 
@@ -92,22 +101,41 @@ def test_what_one_copy_request_cannot_take_is_copied_in_parts(
     assert body == b"".join(pieces)
 
 
-def test_a_cancelled_take_leaves_no_object_that_counts(s3: S3, prefix: str, tmp_path: Path) -> None:
-    big = write_model(tmp_path / "big", megabytes=400)
+def test_a_take_is_cancelled_also_while_it_asks_what_it_knows(web: Web, model: Path) -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def hold(path: str, first: int, number: int) -> None:
+        asked.set()
+        answer.wait()
+
+    web.fault = hold
     process = start(
-        "take", "--source", f"file://{big}", "--to", f"s3://store/{prefix}",
-        "--endpoint", s3.endpoint,
-    )  # fmt: skip
-    wait_for(lambda: s3.keys("store", f"{prefix}/sources/"), 30)
-    time.sleep(0.3)
+        "take", "--source", f"file://{model}", "--to", "s3://store/x", "--endpoint", web.url
+    )
+    assert asked.wait(60)
     process.terminate()
-    asked = time.monotonic()
+    time.sleep(0.5)  # the signal is there before the answer
+    answer.set()
     run = finish(process)
-    assert time.monotonic() - asked < 10
+    assert (run.status, run.last["reason"]) == (143, "Cancelled")
+
+
+def test_a_cancelled_take_leaves_no_object_that_counts(
+    s3: S3, web: Web, model: Path, prefix: str
+) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (web.root / name).write_bytes((model / name).read_bytes())
+    web.fault = lambda path, first, number: Fault(pause=1000) if first >= 2 * CHUNK_SIZE else None
+    process = start(
+        "take", "--source", web.url, "--to", f"s3://store/{prefix}", "--endpoint", s3.endpoint
+    )
+    uploads = s3.client.list_multipart_uploads
+    wait_for(lambda: prefix in str(uploads(Bucket="store").get("Uploads")), 60)
+    process.terminate()
+    run = finish(process)
     assert run.status == 143
     assert run.last["reason"] == "Cancelled"
     kinds = {key.split("/")[0] for key in s3.keys("store", f"{prefix}/")}
     assert "manifests" not in kinds
     assert "uploads" not in kinds
-    uploads = s3.client.list_multipart_uploads(Bucket="store").get("Uploads", [])
-    assert not [u for u in uploads if u["Key"].startswith(prefix)]
+    assert prefix not in str(uploads(Bucket="store").get("Uploads"))
