@@ -6,13 +6,12 @@ Every command speaks JSON lines on standard output; the last one is a result or 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
+from glowplug_snapshotter.cancel import Cancelled, raise_on_signal
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.events import Event, error_event, stdout_emitter, write_termination_log
 
@@ -20,15 +19,16 @@ from glowplug_snapshotter.events import Event, error_event, stdout_emitter, writ
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0 done, 1 failed with a sentence, 143 cancelled."""
     options = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _cancel)
-    signal.signal(signal.SIGINT, _cancel)
     emit = stdout_emitter()
     try:
+        raise_on_signal()
         last = _run(options)
         status = 0
+    except Cancelled:
+        sentence = "The work was cancelled; no torn file was left."
+        last, status = error_event(SnapshotError("Cancelled", sentence)), 143
     except SnapshotError as error:
-        last = error_event(error)
-        status = 143 if error.reason == "Cancelled" else 1
+        last, status = error_event(error), 1
     except Exception as error:
         traceback.print_exc()
         last = error_event(SnapshotError("Internal", f"This is a bug in Glowplug: {error!r}."))
@@ -61,12 +61,6 @@ def _run(options: argparse.Namespace) -> Event:
     from glowplug_snapshotter.inspect import inspect
 
     return inspect(options.url, options.digest, options.endpoint)
-
-
-def _cancel(number: int, frame: FrameType | None) -> None:
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, signal.SIG_IGN)  # cleaning up is quick: let it end
-    raise SnapshotError("Cancelled", "The work was cancelled; no torn file was left.")
 
 
 def _parser() -> argparse.ArgumentParser:

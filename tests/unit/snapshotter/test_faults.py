@@ -1,6 +1,5 @@
 """What a bad network or store does to a restore: it heals or it fails with a name, never wrong."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,13 +87,11 @@ def test_what_stays_fails_with_the_name_and_leaves_nothing_torn(
 def test_cancelling_leaves_no_torn_file_and_a_second_run_completes(
     web: Web, digest: str, model: Path, tmp_path: Path
 ) -> None:
-    web.fault = lambda path, first, number: Fault(pause=0.2) if first == CHUNK else None
+    web.fault = lambda path, first, number: Fault(pause=1000) if first == CHUNK else None
     process = start(*restore(web, digest, tmp_path / "to"))
-    wait_for(lambda: any((tmp_path / "to").glob(".glowplug-partial/model.safetensors")), 30)
+    wait_for(lambda: any((tmp_path / "to").glob(".glowplug-partial/model.safetensors")), 60)
     process.terminate()
-    asked = time.monotonic()
     run = finish(process)
-    assert time.monotonic() - asked < 5
     assert run.status == 143
     assert run.last["reason"] == "Cancelled"
     expected = contents(model)

@@ -32,7 +32,7 @@ def test_it_restores_by_itself_tells_and_restores_again_when_files_are_gone(
         "--to", to, "--socket", path,
     )  # fmt: skip
     try:
-        wait_for(path.exists, 20)
+        wait_for(path.exists, 60)
         first = story(path)
         assert [e["event"] for e in first][-1] == "result", first
         assert {e["event"] for e in first} == {"progress", "file", "result"}
@@ -50,4 +50,4 @@ def test_it_restores_by_itself_tells_and_restores_again_when_files_are_gone(
         assert story(path)[-1]["event"] == "result", "the next launcher is a new chance"
     finally:
         sidecar.terminate()
-        sidecar.communicate(timeout=10)
+        sidecar.communicate(timeout=60)
