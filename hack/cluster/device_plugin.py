@@ -117,10 +117,24 @@ def main() -> None:
     sys.path.insert(0, directory)
     api = importlib.import_module("deviceplugin_pb2")
     stubs = importlib.import_module("deviceplugin_pb2_grpc")
+    serve(api, stubs, resource, int(count), _told_to_end())
+
+
+def _told_to_end() -> threading.Event:
+    """Return what SIGTERM and SIGINT set, from a thread: a handler may interrupt its lock's holder.
+
+    Call it before any other thread starts: they inherit the mask.
+    """
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    serve(api, stubs, resource, int(count), ended)
+
+    def wait() -> None:
+        signal.sigwait(signals)
+        ended.set()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    return ended
 
 
 if __name__ == "__main__":
