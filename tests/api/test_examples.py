@@ -52,7 +52,8 @@ def test_the_charts_objects_are_accepted_in_a_restricted_namespace(kubectl: list
     done = run(*kubectl, "apply", "-f", "-", stdin=yaml.safe_dump(namespace))
     assert done.returncode == 0, done.stderr
     chart = REPOSITORY / "charts" / "glowplug"
-    rendered = run(paths().bin / "helm", "template", "gp", chart, "-n", "chart-test")
+    words = ["template", "gp", chart, "-n", "chart-test", "--set", "grafana.dashboards=true"]
+    rendered = run(paths().bin / "helm", *words)
     assert rendered.returncode == 0, rendered.stderr
     words = ["apply", "-n", "chart-test", "--dry-run=server", "--validate=strict", "-f", "-"]
     done = run(*kubectl, *words, stdin=rendered.stdout)
