@@ -28,11 +28,30 @@ if TYPE_CHECKING:
     from glowplug.kube import Client, Json
 
 app = typer.Typer(
-    help="What your models do, why, and what it costs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"glowplug {version('glowplug')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version, and end."
+        ),
+    ] = False,
+) -> None:
+    """Say what your models do, why, and what it costs."""
 
 
 @app.command()

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from glowplug.kube import Client
 
 T = TypeVar("T")
+_NO_WRAP = 10_000
+"""Columns that no sentence of ours or of Kubernetes fills."""
 
 Name = Annotated[str, typer.Argument(help="Name of the ModelDeployment.")]
 Namespace = Annotated[
@@ -51,7 +53,7 @@ def fail(sentence: str) -> NoReturn:
 def console() -> Console:
     """Return the terminal; what is not one gets lines of full length, for grep and awk."""
     terminal = Console(highlight=False)
-    return terminal if terminal.is_terminal else Console(highlight=False, width=240)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=_NO_WRAP)
 
 
 def now() -> datetime:
