@@ -25,6 +25,7 @@ from glowplug.gateway.tls import Certificate
 
 logger = logging.getLogger(__name__)
 
+_LAST_ARRIVALS = 30.0  # s at most for new connections to cease
 _LAST_WORDS = 1.0  # s for held clients to be told, once the grace is over
 
 
@@ -112,14 +113,16 @@ class Gateway:
         logger.info("accepting clients", extra={"port": self.http_port, "tls": tls})
 
     async def stop(self) -> None:
-        """Take nothing new, let requests end within the grace, then close everything.
+        """Send clients elsewhere, let requests end within the grace, then close everything.
 
         The demand stream goes on until the last request has ended.
         """
         self._stopping = True
-        self.proxy.stop_accepting()
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._settings.grace
         logger.info("stopping", extra={"connections": len(self.proxy.connections)})
-        if not await self.proxy.drain(self._settings.grace):
+        await self.proxy.stop_accepting(min(_LAST_ARRIVALS, self._settings.grace / 2))
+        if not await self.proxy.drain(max(0.0, end - clock())):
             logger.warning("the grace was too short for the last requests")
             for traffic in self.fleet:
                 traffic.refuse_held(_stopping)

@@ -1,4 +1,4 @@
-"""SIGTERM as the gateway lives it: nothing new, what was taken is finished, demand to the end."""
+"""SIGTERM as the gateway lives it: clients go elsewhere, requests end, demand to the end."""
 
 from __future__ import annotations
 
@@ -46,12 +46,37 @@ async def test_what_was_taken_is_finished_and_nothing_new_is_taken(bench: Bench)
     await asyncio.sleep(0.05)
     async with bench.session.get(f"{bench.admin}/readyz") as response:
         assert response.status == 503
-    with pytest.raises(OSError, match="Connect"):
-        await bench.connect()
+    await refused(bench)
     while json.loads(await demand.content.readline())["seq"] < 3:
         assert not stopping.done()
     finish.set()
     assert [status for status, _ in await asyncio.gather(*asking)] == [200, 200]
+    await asyncio.wait_for(stopping, 5)
+
+
+async def refused(bench: Bench) -> None:
+    """Wait until nobody listens, without keeping the port open by trying too often."""
+    async with asyncio.timeout(5):
+        with contextlib.suppress(OSError):
+            while True:
+                await asyncio.sleep(0.5)
+                await bench.connect()
+
+
+async def test_who_still_comes_is_answered_and_told_to_go_until_nobody_does(bench: Bench) -> None:
+    bench.model()
+    await bench.serving()
+    stopping = asyncio.create_task(bench.gateway.stop())
+    body = {"model": "smollm2", "messages": [], "stream": True}
+    for _ in range(6):  # longer than the port would stay open if nobody came
+        await asyncio.sleep(0.1)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{bench.url}/v1/chat/completions", json=body) as answer,
+        ):
+            assert answer.headers["connection"] == "close"
+            assert (await answer.text()).endswith("data: [DONE]\n\n")
+    await refused(bench)
     await asyncio.wait_for(stopping, 5)
 
 
@@ -105,7 +130,9 @@ class TestLongFarewell:
         bench.replica(await bench.engine())
         status, _ = await asking
         assert status == 200
-        await asyncio.wait_for(stopping, 2)
+        async with asyncio.timeout(2):
+            await until(lambda: not bench.gateway.proxy.connections)
+        await stopping
 
 
 class TestGraceOver:

@@ -50,7 +50,7 @@ class ClientConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         notice_vanished_peers(transport.get_extra_info("socket"))
-        self._server.connections.add(self)
+        self._server.arrive(self)
         self._watch_time()
 
     def data_received(self, data: bytes) -> None:
@@ -222,6 +222,7 @@ class ProxyServer:
         self.limits = limits or WireLimits()
         self.connections: set[ClientConnection] = set()
         self.closing = False
+        self._last_arrival = 0.0
         self._empty = asyncio.Event()
         self._server: asyncio.Server | None = None
 
@@ -242,16 +243,34 @@ class ProxyServer:
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
-    def stop_accepting(self) -> None:
-        """Take no new connection, and part from each client at the end of an answer.
+    async def stop_accepting(self, longest: float) -> None:
+        """Part from each client at the end of an answer, and close the port once nobody comes.
 
-        Never between its request and our close: `Connection: close` tells it, or its silence us.
+        Never between a request and our close: `Connection: close` tells the client, or its silence
+        us. The port stays open while new connections come, up to `longest` s: some node's rules
+        may lead here still.
         """
         self.closing = True
-        if self._server is not None:
-            self._server.close()
         for connection in list(self.connections):
             connection.take_leave()
+        await self._until_nobody_comes(longest)
+        if self._server is not None:
+            self._server.close()
+
+    async def _until_nobody_comes(self, longest: float) -> None:
+        clock = asyncio.get_running_loop().time
+        self._last_arrival = clock()
+        end = self._last_arrival + longest
+        while True:
+            left = min(end, self._last_arrival + self.limits.farewell) - clock()
+            if left <= 0:
+                return
+            await asyncio.sleep(left)
+
+    def arrive(self, connection: ClientConnection) -> None:
+        """Called by a connection that begins."""
+        self.connections.add(connection)
+        self._last_arrival = asyncio.get_running_loop().time()
 
     def leave(self, connection: ClientConnection) -> None:
         """Called by a connection that is over."""

@@ -51,7 +51,8 @@ class WireLimits:
     idle_timeout: float = 620.0
     linger: float = 5.0
     # How long a stopping server lets a connection rest: a client that was promised another answer
-    # on it, and asks within this time, gets one and is told to go elsewhere for the next.
+    # on it, and asks within this time, gets one and is told to go elsewhere for the next. Also how
+    # long no new connection must have come before it closes its port.
     farewell: float = 3.0
     connect_timeout: float = 3.0
     # Shorter than uvicorn's 5 s, so that a pooled connection is seldom closed under a request.
