@@ -31,8 +31,9 @@ test: venv ## All tests: unit, real API server, real node (root, Debian 12, Go >
 	$(PYTEST) tests/e2e
 
 .PHONY: soak
-soak: venv ## The campaigns that `test` samples by seed, whole: crash points, late and doubled events
+soak: venv ## The campaigns that `test` samples, whole: crash points, late events, changes under load
 	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/unit/staleness tests/api/operator/crashpoints
+	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/e2e/test_rollout.py tests/e2e/test_restarts.py tests/e2e/test_upgrade.py
 
 .PHONY: test-fast
 test-fast: venv ## Unit tests only: no cluster, within two minutes on two cores

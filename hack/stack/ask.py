@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -21,7 +22,10 @@ class Comment:
 
 @dataclass(slots=True)
 class Answer:
-    """One streamed completion. Times are seconds after sending; None where nothing came."""
+    """One completion. Times are seconds after sending; None where nothing came.
+
+    `finished`: it came whole, to the end that the engine meant.
+    """
 
     status: int = 0
     text: str = ""
@@ -42,12 +46,17 @@ async def ask(
     prompt: str,
     *,
     max_tokens: int = 32,
+    stream: bool = True,
+    chat: bool = True,
     timeout: float = 300.0,
     on_token: Callable[[str], None] = _ignore,
     on_comment: Callable[[str], None] = _ignore,
     session: aiohttp.ClientSession | None = None,
 ) -> Answer:
-    """Send one streaming chat request to the gateway at `url` and read its answer to the end."""
+    """Send one request to the gateway at `url` and read its answer to the end.
+
+    Without `chat` the engine continues the prompt as it is, which costs it far fewer tokens.
+    """
     if session is None:
         async with aiohttp.ClientSession() as own:
             return await ask(
@@ -55,6 +64,8 @@ async def ask(
                 model,
                 prompt,
                 max_tokens=max_tokens,
+                stream=stream,
+                chat=chat,
                 timeout=timeout,
                 on_token=on_token,
                 on_comment=on_comment,
@@ -62,18 +73,21 @@ async def ask(
             )
     body = {
         "model": model,
-        "stream": True,
+        "stream": stream,
         "max_tokens": max_tokens,
         "temperature": 0.0,
-        "messages": [{"role": "user", "content": prompt}],
     }
+    asked = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
+    path = "/v1/chat/completions" if chat else "/v1/completions"
     answer = Answer()
     sent = time.monotonic()
     limit = aiohttp.ClientTimeout(total=timeout)
-    async with session.post(f"{url}/v1/chat/completions", json=body, timeout=limit) as response:
+    async with session.post(url + path, json=body | asked, timeout=limit) as response:
         answer.status = response.status
         if response.status != 200:
             answer.error = await response.text()
+        elif not stream:
+            _take_whole(answer, await response.json())
         else:
             async for raw in response.content:
                 _take_line(
@@ -81,6 +95,13 @@ async def ask(
                 )
     answer.total = time.monotonic() - sent
     return answer
+
+
+def _take_whole(answer: Answer, body: dict[str, Any]) -> None:
+    """Read the answer to a request without streaming."""
+    [choice] = body["choices"]
+    answer.text = (choice["message"]["content"] if "message" in choice else choice["text"]) or ""
+    answer.finished = choice["finish_reason"] in ("stop", "length")
 
 
 def _take_line(
@@ -103,7 +124,7 @@ def _take_line(
             answer.error = json.dumps(event["error"])
             return
         for choice in event.get("choices", []):
-            token = choice.get("delta", {}).get("content") or ""
+            token = choice.get("delta", {}).get("content") or choice.get("text") or ""
             if token and answer.first_token is None:
                 answer.first_token = at
             answer.text += token

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import requests
 import yaml
 
 from cluster.client import Cluster
+from cluster.commands import run
 from cluster.config import ClusterError
 from stack import processes
 
@@ -22,6 +24,7 @@ T = TypeVar("T")
 Json = dict[str, Any]
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 EXAMPLE = REPOSITORY / "examples" / "smollm2"
+RUNNING = "vllm:num_requests_running"  # as the example's engine calls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ class Stack:
         """One object, or None."""
         text = self.kubectl("get", kind, name, "-o", "json", "--ignore-not-found")
         return json.loads(text) if text.strip() else None
+
+    def glowplug(self, *words: str) -> str:
+        """Run the command `glowplug` in the models' namespace and return what it printed."""
+        command = Path(sys.executable).with_name("glowplug")
+        where = ("-n", self.namespace, "--kubeconfig", self.cluster.kubeconfig)
+        return run([command, *words, *where], timeout=60)
 
     def find(self, kind: str, selector: str = "", namespace: str | None = None) -> list[Json]:
         """Objects of a kind, those with the selector's labels."""
@@ -114,6 +123,20 @@ class Stack:
         """The model's Pods, terminating ones included."""
         return self.find("pods", f"glowplug.dev/model={name}")
 
+    def revisions(self, name: str) -> list[str]:
+        """The revision of each of the model's Pods, terminating ones included."""
+        return [pod["metadata"]["labels"]["glowplug.dev/revision"] for pod in self.pods(name)]
+
+    def draining(self, name: str) -> list[Json]:
+        """The model's Pods that are marked as draining."""
+        return self.find("pods", f"glowplug.dev/model={name},glowplug.dev/state=draining")
+
+    def in_flight(self, pod: Json) -> int:
+        """Requests that the engine in this Pod runs, as it says itself."""
+        text = requests.get(f"http://{pod['status']['podIP']}:8000/metrics", timeout=10).text
+        lines = (line for line in text.splitlines() if line.startswith(RUNNING))
+        return int(sum(float(line.rpartition(" ")[2]) for line in lines))
+
     def ready_replicas(self, name: str) -> int:
         """Ready replicas by the model's status."""
         count: int = self.status(name).get("readyReplicas", 0)
@@ -154,11 +177,17 @@ class Stack:
             await asyncio.sleep(0.2)
         return False
 
-    def kill_operator(self) -> None:
-        """SIGKILL the operator's processes on this node."""
-        selector = "app.kubernetes.io/component=operator"
-        for pod in self.find("pods", selector, self.system):
-            processes.kill(processes.of_pod(pod["metadata"]["uid"], "glowplug-operator"))
+    def kill_operator(self, *, leader: bool = False) -> None:
+        """SIGKILL the operator's processes on this node, or only the one that leads."""
+        holder = self.leader()
+        for pod in self.find("pods", "app.kubernetes.io/component=operator", self.system):
+            if not leader or holder.startswith(pod["metadata"]["name"]):
+                processes.kill(processes.of_pod(pod["metadata"]["uid"], "glowplug-operator"))
+
+    def leader(self) -> str:
+        """Who holds the operator's Lease."""
+        lease = self.cluster.get("-n", self.system, "lease", "glowplug-operator")
+        return str(lease["spec"].get("holderIdentity") or "")
 
     def prometheus(self, query: str) -> float:
         """The single value of an instant query, 0 when there is no series."""
