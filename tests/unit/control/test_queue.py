@@ -65,7 +65,7 @@ async def test_a_getter_wakes_on_add(queue: KeyedQueue[str]) -> None:
     getting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.add("a")
-    assert (await asyncio.wait_for(getting, 1))[0] == "a"
+    assert (await asyncio.wait_for(getting, 60))[0] == "a"
 
 
 async def test_a_failing_key_backs_off_whatever_wakes_it(
@@ -130,10 +130,12 @@ async def test_one_failing_key_does_not_stop_the_others() -> None:
 
     queue.add("bad")
     queue.add("good")
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(work(queue, handle, workers=3), 0.3)
-    assert seen["good"] > 5
-    assert seen["bad"] > 1
+    working = asyncio.create_task(work(queue, handle, workers=3))
+    async with asyncio.timeout(60):
+        while seen["good"] <= 5 or seen["bad"] <= 1:
+            assert not working.done()
+            await asyncio.sleep(0.005)
+    working.cancel()
 
 
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))

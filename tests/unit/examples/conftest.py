@@ -46,6 +46,12 @@ def start(free_port: Callable[[], int], tmp_path: Path) -> Iterator[Callable[...
 
 
 @pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """What opens once the test touches it."""
+    return tmp_path / "gate"
+
+
+@pytest.fixture
 def served(start: Callable[..., Served]) -> Served:
     """A server whose model is loaded and makes a token every 10 ms."""
     server = start()

@@ -28,7 +28,7 @@ class Served:
 
     def metrics(self) -> dict[str, float]:
         """The samples of /metrics by name, without the model's label."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         samples = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
         return {name.split("{")[0].removeprefix("vllm:"): float(v) for name, v in samples}
@@ -39,7 +39,7 @@ class Served:
         return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
-def until(probe: Callable[[], bool], seconds: float = 15) -> None:
+def until(probe: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for something to become true."""
     deadline = time.monotonic() + seconds
     while not probe():

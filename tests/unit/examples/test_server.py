@@ -8,6 +8,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import openai
 import pytest
@@ -40,9 +41,10 @@ async def shows(served: Served, **wanted: float) -> None:
     await asyncio.to_thread(until, all_there)
 
 
-def test_health_answers_while_the_model_loads(start: Start) -> None:
-    served = start(STUB_LOAD_SECONDS="1.5")
+def test_health_answers_while_the_model_loads(start: Start, gate: Path) -> None:
+    served = start(STUB_LOAD_GATE=str(gate))
     until(lambda: served.health() == 503)
+    gate.touch()
     until(lambda: served.health() == 200)
 
 
@@ -53,7 +55,7 @@ def test_the_start_delay_comes_before_everything_else(start: Start) -> None:
 
 
 async def test_a_request_while_loading_is_told_to_come_back(start: Start) -> None:
-    served = start(STUB_LOAD_SECONDS="1000")
+    served = start(STUB_LOAD_GATE="/never")
     await asyncio.to_thread(until, lambda: served.health() == 503)
     with pytest.raises(openai.InternalServerError, match="still loading") as refused:
         await ask(served)
@@ -101,13 +103,16 @@ async def test_what_the_engine_refuses_is_the_clients_fault(served: Served) -> N
         await ask(served, messages=long)
 
 
-async def test_four_run_and_the_others_wait_in_the_metrics(served: Served) -> None:
-    asking = [asyncio.create_task(ask(served, max_tokens=150)) for _ in range(7)]
+async def test_four_run_and_the_others_wait_in_the_metrics(start: Start, gate: Path) -> None:
+    served = start(STUB_TOKEN_GATE=str(gate))
+    await asyncio.to_thread(until, lambda: served.health() == 200)
+    asking = [asyncio.create_task(ask(served, max_tokens=20)) for _ in range(7)]
     await shows(served, num_requests_running=4, num_requests_waiting=3)
+    await asyncio.to_thread(gate.touch)
     answers = await asyncio.gather(*asking)
-    assert all(answer.endswith(" 150") for answer in answers)
+    assert all(answer.endswith(" 20") for answer in answers)
     await shows(served, num_requests_running=0, num_requests_waiting=0, kv_cache_usage_perc=0)
-    assert served.metrics()["generation_tokens_total"] == 7 * 150
+    assert served.metrics()["generation_tokens_total"] == 7 * 20
     assert served.metrics()["request_success_total"] == 7
 
 
@@ -127,7 +132,7 @@ async def test_clients_that_leave_make_room_for_those_that_wait(served: Served) 
 
 
 async def test_kv_usage_is_tokens_held_over_tokens_that_fit(start: Start) -> None:
-    served = start(STUB_TOKEN_SECONDS="1000")
+    served = start(STUB_TOKEN_GATE="/never")
     await asyncio.to_thread(until, lambda: served.health() == 200)
     prompt = [{"role": "user", "content": "word " * 399}]
     asking = [asyncio.create_task(ask(served, messages=prompt)) for _ in range(2)]
@@ -137,21 +142,26 @@ async def test_kv_usage_is_tokens_held_over_tokens_that_fit(start: Start) -> Non
     await shows(served, kv_cache_usage_perc=0)
 
 
-async def test_sigterm_ends_what_runs_and_waits_but_takes_nothing_new(served: Served) -> None:
-    asking = [asyncio.create_task(ask(served, max_tokens=100)) for _ in range(6)]
+async def test_sigterm_ends_what_runs_and_waits_but_takes_nothing_new(
+    start: Start, gate: Path
+) -> None:
+    served = start(STUB_TOKEN_GATE=str(gate))
+    await asyncio.to_thread(until, lambda: served.health() == 200)
+    asking = [asyncio.create_task(ask(served, max_tokens=20)) for _ in range(6)]
     await shows(served, num_requests_running=4, num_requests_waiting=2)
     served.process.send_signal(signal.SIGTERM)
     await asyncio.to_thread(until, lambda: served.health() is None)
     assert not any(task.done() for task in asking)
-    assert all(answer.endswith(" 100") for answer in await asyncio.gather(*asking))
-    assert await asyncio.to_thread(served.process.wait, 10) == 0
+    await asyncio.to_thread(gate.touch)
+    assert all(answer.endswith(" 20") for answer in await asyncio.gather(*asking))
+    assert await asyncio.to_thread(served.process.wait, 60) == 0
 
 
 def test_sigterm_while_loading_ends_at_once(start: Start) -> None:
-    served = start(STUB_LOAD_SECONDS="1000")
+    served = start(STUB_LOAD_GATE="/never")
     until(lambda: served.health() == 503)
     served.process.terminate()
-    assert served.process.wait(10) == 0
+    assert served.process.wait(60) == 0
 
 
 async def test_a_dead_worker_is_an_error_event_and_the_end(served: Served) -> None:
@@ -160,4 +170,4 @@ async def test_a_dead_worker_is_an_error_event_and_the_end(served: Served) -> No
     os.kill(served.worker(), signal.SIGKILL)
     with pytest.raises(openai.APIError, match="worker process ended"):
         await asking
-    assert await asyncio.to_thread(served.process.wait, 10) == 1
+    assert await asyncio.to_thread(served.process.wait, 60) == 1

@@ -194,8 +194,8 @@ MODEL = ServedModel(
     served_name="smollm2",
     created=1.0,
     slots=16,
-    max_hold=5.0,
-    max_hold_plain=5.0,
+    max_hold=120.0,
+    max_hold_plain=120.0,
     max_held=100,
 )
 REPLICA = Replica(
@@ -286,7 +286,7 @@ class Bench:
         return reader, writer
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - conditions of many kinds
             await asyncio.sleep(0.005)

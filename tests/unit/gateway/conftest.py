@@ -24,7 +24,7 @@ def settings() -> Settings:
         host=HOST,
         http_port=0,
         admin_port=0,
-        grace=5.0,
+        grace=120.0,
         demand_period=0.1,
         limits=WireLimits(body_bytes=1_000_000, linger=0.5, farewell=0.3),
         patience=Patience(comments_after=0.1, comments_period=0.05),

@@ -60,19 +60,26 @@ async def test_a_stream_hears_the_stage_until_its_first_token(bench: Bench) -> N
 
 async def read_to(response: aiohttp.ClientResponse, text: bytes) -> bytes:
     body = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while text not in body:
             body += await response.content.readany()
     return body
 
 
-async def test_no_comment_comes_before_its_time(bench: Bench) -> None:
-    bench.model()
-    asking = asyncio.create_task(bench.ask(stream=True))
-    await held(bench)
-    await bench.serving()
-    _, body = await asking
-    assert not comments(body)
+class TestLateComments:
+    """The first comment is due long after the answer."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return replace(settings, patience=replace(settings.patience, comments_after=60.0))
+
+    async def test_no_comment_comes_before_its_time(self, bench: Bench) -> None:
+        bench.model()
+        asking = asyncio.create_task(bench.ask(stream=True))
+        await held(bench)
+        await bench.serving()
+        _, body = await asking
+        assert not comments(body)
 
 
 async def test_openai_client_reads_a_stream_behind_comments(bench: Bench) -> None:

@@ -27,7 +27,7 @@ EVENTS = st.lists(
 
 
 @given(events=EVENTS, slots=st.integers(1, 4), max_held=st.integers(0, 6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_nothing_is_lost_whatever_happens(
     events: list[tuple[str, int]], slots: int, max_held: int
 ) -> None:

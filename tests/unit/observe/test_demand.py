@@ -91,14 +91,14 @@ def test_staleness(heard_at, serving, now, model, stale):
         assert demand.snapshot(M, now).held == 1, "a silent gateway's demand stays"
 
 
-def test_woken_is_said_once_when_held_rises_from_zero_over_all_gateways():
+def test_woken_is_said_when_more_is_held_or_in_flight_over_all_gateways():
     demand = book("a", "b")
     assert demand.line("a", line(m=entry(held=1)), 0.0, full=True).woken == (M,)
-    assert demand.line("a", line(m=entry(held=2)), 0.1, full=False).woken == ()
-    assert demand.line("b", line(m=entry(held=1)), 0.2, full=True).woken == ()
-    demand.line("a", line(m=entry()), 0.3, full=False)
-    demand.line("b", line(m=entry()), 0.3, full=False)
-    assert demand.line("b", line(m=entry(held=1)), 0.4, full=False).woken == (M,)
+    assert demand.line("a", line(m=entry(held=1)), 0.1, full=False).woken == ()
+    assert demand.line("a", line(m=entry(inflight=1)), 0.2, full=False).woken == ()
+    assert demand.line("b", line(m=entry(inflight=1)), 0.3, full=True).woken == (M,)
+    assert demand.line("a", line(m=entry()), 0.4, full=False).woken == ()
+    assert demand.line("b", line(m=entry(held=2)), 0.5, full=False).woken == (M,)
 
 
 def test_first_tokens_are_passed_on():

@@ -66,6 +66,32 @@ async def test_news_arrives_by_long_poll(states, serve):
     assert [replica.pod for replica in states.changed] == ["m-0", "m-0"]
 
 
+async def test_a_replica_that_serves_is_asked_again_only_when_its_pod_changes(states, serve):
+    launcher = Launcher()
+    server = await serve("/state", launcher.handle)
+    states.cache.put(pod(launcher_port=server.port))
+    await until(lambda: len(launcher.asked) == 2)
+    launcher.become("ready")
+    await until(lambda: len(launcher.asked) == 3)
+    states.cache.put(pod(launcher_port=server.port, version=2, ready=True))
+    await asyncio.sleep(0.1)
+    launcher.become("failed")
+    await asyncio.sleep(0.1)
+    assert states.get(key(8000)).phase == "ready"
+    states.cache.put(pod(launcher_port=server.port, version=3))
+    await until(lambda: states.get(key(8000)).phase == "failed")
+
+
+async def test_a_replica_that_served_before_this_process_is_not_asked(states, serve):
+    launcher = Launcher()
+    server = await serve("/state", launcher.handle)
+    states.cache.put(pod(launcher_port=server.port, ready=True))
+    await asyncio.sleep(0.1)
+    assert launcher.asked == []
+    states.cache.put(pod(launcher_port=server.port, version=2))
+    await until(lambda: states.get(key(8000)))
+
+
 async def test_a_launcher_that_dies_is_unreachable_and_its_successor_is_heard(states, serve):
     launcher = Launcher()
     launcher.become("ready")

@@ -27,7 +27,7 @@ class FakePrometheus:
         promql = request.query["query"]
         self.asked[promql] += 1
         if self.hang:
-            await asyncio.sleep(5)
+            await asyncio.sleep(60)
         result = self.answers.get(promql, [])
         body = {"status": "success", "data": {"resultType": "vector", "result": result}}
         return web.json_response(body, status=self.status)
@@ -76,8 +76,10 @@ async def test_one_query_for_each_signal_of_all_models_and_only_dialects_in_use(
 async def test_failure_is_said_and_the_last_answer_stays_until_it_is_too_old(prometheus, fault):
     answer(prometheus, waiting=[sample("2")], running=[sample("3")], age=[sample("1")])
     url = prometheus.url
-    signals = PrometheusSignals(url, lambda: {"vllm"}, timeout=0.2)
+    timeout = 3.0 if fault == "hang" else 60.0
+    signals = PrometheusSignals(url, lambda: {"vllm"}, timeout=timeout)
     await signals.poll()
+    now = time.time()
     if fault == "gone":
         signals._connection.url = "http://127.0.0.1:1"
     prometheus.status = 503 if fault == "status" else 200
@@ -85,7 +87,6 @@ async def test_failure_is_said_and_the_last_answer_stays_until_it_is_too_old(pro
     await signals.poll()
     assert not signals.health.ok
     assert "--prometheus-url" in signals.health.why
-    now = time.time()
     assert signals.signals("ns/m", now).waiting == 2.0
     assert signals.signals("ns/m", now + 15.0) is None
 

@@ -3,9 +3,8 @@
 import asyncio
 import json
 import shutil
-import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +34,7 @@ class Engine:
 
 
 @pytest.fixture
-async def scene(serve, tmp_path: Path) -> AsyncIterator[tuple]:
+async def scene(serve, free_port: Callable[[], int], tmp_path: Path) -> AsyncIterator[tuple]:
     engine = Engine()
     server = await serve("/metrics", engine.handle)
     labels = {"namespace": "ns", "glowplug_model": "m", "pod": "m-0"}
@@ -43,9 +42,7 @@ async def scene(serve, tmp_path: Path) -> AsyncIterator[tuple]:
     job = {"job_name": "engines", "scrape_interval": "200ms", "scrape_timeout": "200ms"}
     config = tmp_path / "prometheus.yml"
     config.write_text(json.dumps({"scrape_configs": [job | {"static_configs": [target]}]}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
         BINARY,
         f"--config.file={config}",
@@ -60,7 +57,7 @@ async def scene(serve, tmp_path: Path) -> AsyncIterator[tuple]:
 
 
 async def until_signals(signals: PrometheusSignals, condition) -> EngineSignals | None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             await signals.poll()
             found = signals.signals("ns/m", time.time())
@@ -74,7 +71,7 @@ async def test_from_scrape_to_signal_and_back_to_nothing(scene):
     found = await until_signals(signals, lambda found: found is not None)
     assert (found.waiting, found.running, found.kv_usage) == (2.0, 3.0, 0.25)
     assert found.pods == {"m-0"}
-    assert 0 <= time.time() - found.at < 5
+    assert 0 <= time.time() - found.at < 60
 
     engine.waiting = "NaN"
     found = await until_signals(signals, lambda found: found is not None and found.lacking)

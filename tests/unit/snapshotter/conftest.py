@@ -80,7 +80,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -
             aws_secret_access_key="owner-secret",
             config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
         )
-        wait_for(lambda: _made(client, "models") and _made(client, "store"), 60)
+        wait_for(lambda: _made(client, "models") and _made(client, "store"), 180)
         yield S3(endpoint, client)
     finally:
         weed.kill()  # its data are temporary, and a clean stop takes it 20 s

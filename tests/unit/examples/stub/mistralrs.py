@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 CONTEXT = 1000
-LOAD_SECONDS = float(os.environ.get("STUB_LOAD_SECONDS", "0"))
+LOAD_GATE = os.environ.get("STUB_LOAD_GATE", "/")  # loaded once this path exists
+TOKEN_GATE = os.environ.get("STUB_TOKEN_GATE", "/")  # no token before this path exists
 TOKEN_SECONDS = float(os.environ.get("STUB_TOKEN_SECONDS", "0.01"))
 ANSWER_TOKENS = 5
 
@@ -34,7 +35,7 @@ class ChatCompletionRequest:
 
 class Runner:
     def __init__(self, **settings: Any) -> None:
-        time.sleep(LOAD_SECONDS)
+        wait_for(LOAD_GATE)
         self.settings = settings
         self.borrowed = threading.Lock()
 
@@ -55,6 +56,7 @@ class Runner:
 
     def chunks(self, prompt: int, limit: int | None) -> Iterator[Any]:
         count = limit or ANSWER_TOKENS
+        wait_for(TOKEN_GATE)
         for number in range(1, count + 1):
             time.sleep(TOKEN_SECONDS)
             yield chunk(f" {number}", None, None)
@@ -70,6 +72,11 @@ class Runner:
             yield
         finally:
             self.borrowed.release()
+
+
+def wait_for(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.01)
 
 
 def chunk(text: str, finish: str | None, usage: Any) -> Any:
