@@ -89,10 +89,14 @@ async def ask(
         elif not stream:
             _take_whole(answer, await response.json())
         else:
-            async for raw in response.content:
-                _take_line(
-                    answer, raw.decode().strip(), time.monotonic() - sent, on_token, on_comment
-                )
+            try:
+                async for raw in response.content:
+                    _take_line(
+                        answer, raw.decode().strip(), time.monotonic() - sent, on_token, on_comment
+                    )
+            except aiohttp.ClientPayloadError:
+                if answer.error is None:  # after an error event the gateway breaks the stream off
+                    raise
     answer.total = time.monotonic() - sent
     return answer
 
