@@ -1,4 +1,4 @@
-"""The command `glowplug-snapshotter`: take, restore, inspect and verify model snapshots.
+"""The command `glowplug-snapshotter`: take, restore, inspect, verify and cache model snapshots.
 
 Every command speaks JSON lines on standard output; the last one is a result or an error.
 """
@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from glowplug_snapshotter.cache import command as cache
 from glowplug_snapshotter.cancel import Cancelled, raise_on_signal
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.events import Event, error_event, stdout_emitter, write_termination_log
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     emit = stdout_emitter()
     try:
-        raise_on_signal()
+        if options.command != "cache":  # which ends in its own way
+            raise_on_signal()
         last = _run(options)
         status = 0
     except Cancelled:
@@ -58,6 +60,8 @@ def _run(options: argparse.Namespace) -> Event:
         from glowplug_snapshotter.verify import verify
 
         return verify(options.url, options.digest, options.endpoint, emit)
+    if options.command == "cache":
+        return cache.run(options, emit)
     from glowplug_snapshotter.inspect import inspect
 
     return inspect(options.url, options.digest, options.endpoint)
@@ -80,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--to", required=True, type=Path, metavar="DIR")
     restore.add_argument("--socket", type=Path, metavar="PATH", help="stay, and serve launchers")
     restore.add_argument("--termination-log", metavar="PATH")
+
+    cache.options(commands.add_parser("cache", help="keep snapshots on this node, for its Pods"))
 
     _from(commands.add_parser("inspect", help="print what a snapshot holds"))
     _from(commands.add_parser("verify", help="read a stored snapshot back and prove it"))
