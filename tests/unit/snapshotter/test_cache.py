@@ -106,6 +106,7 @@ async def test_a_restart_keeps_what_was_whole_and_what_was_proved_of_the_rest(
     )
     node = await caches.start()
     await node.get(snapshot.manifest_path)
+    await node.get(snapshot.blob_path("config.json"))
     await node.get(snapshot.blob_path(WEIGHTS), (0, 10 * CHUNK))
     await caches.stop(node)
     caches.store.fault = lambda path, first, number: None
