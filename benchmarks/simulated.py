@@ -229,12 +229,14 @@ class Arrivals:
     def __init__(self, client: Client) -> None:
         self._client = client
         self.seen: dict[str, list[float]] = {}
+        self.watching = asyncio.Event()
         self._news = asyncio.Event()
 
     async def run(self) -> None:
         """Watch until cancelled."""
         listed = [p async for p in self._client.pages(PODS, NAMESPACE)]
         version = listed[-1]["metadata"]["resourceVersion"]
+        self.watching.set()  # what is created from now on is seen
         while True:
             events = self._client.watch(PODS, NAMESPACE, resource_version=version, seconds=3000)
             async for kind, pod in events:
