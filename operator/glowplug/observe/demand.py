@@ -50,7 +50,7 @@ class First:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What one demand line changed: models whose held went from 0 to more, and first tokens."""
+    """What one demand line changed: models of which more is asked than before, and first tokens."""
 
     woken: tuple[str, ...] = ()
     firsts: tuple[First, ...] = ()
@@ -119,7 +119,7 @@ class DemandBook:
             gateway.epoch = line.get("epoch")
             gateway.counters.clear()
             full = True
-        held_before = {name: self._held(name) for name in models}
+        before = {name: self._asked(name) for name in models}
         if full:
             gateway.entries.clear()
         for name, entry in models.items():
@@ -128,7 +128,7 @@ class DemandBook:
         gateway.heard = True
         gateway.baseline = False  # from now on, all it counts happened under our eyes
         gateway.since = now
-        woken = tuple(name for name in models if self._held(name) and not held_before[name])
+        woken = tuple(name for name in models if self._asked(name) > before[name])
         return News(woken, firsts)
 
     def snapshot(self, model: str, now: float) -> Demand:
@@ -152,9 +152,10 @@ class DemandBook:
         """Every model that any gateway has spoken of."""
         return frozenset(self._totals)
 
-    def _held(self, model: str) -> int:
-        gateways = self._gateways.values()
-        return sum(g.entries[model].held for g in gateways if model in g.entries)
+    def _asked(self, model: str) -> int:
+        """Requests held or in flight."""
+        entries = (g.entries[model] for g in self._gateways.values() if model in g.entries)
+        return sum(entry.held + entry.inflight for entry in entries)
 
     def _count(self, gateway: _Gateway, model: str, counters: tuple[float, ...]) -> None:
         before = gateway.counters.get(model)

@@ -80,6 +80,35 @@ def read(result: Iterable[Mapping[str, Any]]) -> Values:
     return values
 
 
+def by_model(scrape: Scrape) -> dict[str, Scrape]:
+    """The scrape of each model by itself."""
+    parts: dict[str, dict[str, dict[Signal, Values]]] = {}
+    for dialect, signals in scrape.signals.items():
+        for signal, values in signals.items():
+            for pod, value in values.items():
+                of_dialect = parts.setdefault(pod[0], {}).setdefault(dialect, {})
+                of_dialect.setdefault(signal, {})[pod] = value
+    empty: dict[str, dict[Signal, Values]] = {
+        dialect: {signal: {} for signal in signals} for dialect, signals in scrape.signals.items()
+    }
+    return {
+        model: Scrape(scrape.at, {d: empty[d] | found for d, found in dialects.items()})
+        for model, dialects in parts.items()
+    }
+
+
+def differs(one: Scrape | None, other: Scrape) -> bool:
+    """Whether two scrapes of a model tell different things, their age left aside."""
+    return one is None or _told(one) != _told(other)
+
+
+def _told(scrape: Scrape) -> dict[str, dict[Signal, Values]]:
+    return {
+        dialect: {signal: values for signal, values in signals.items() if signal != "age"}
+        for dialect, signals in scrape.signals.items()
+    }
+
+
 def signals_of(scrape: Scrape, model: str, now: float, budget: float) -> EngineSignals | None:
     """One model's signals from the fresh Pods of a scrape; None without a fresh Pod.
 

@@ -24,7 +24,7 @@ _LONGEST_LINE = 2**24
 class GatewayDemand:
     """Connects to the gateways in `slices` and keeps their merged demand.
 
-    on_demand(model): a model's held requests went from none to some; on_first(first): the first
+    on_demand(model): more is asked of a model than before; on_first(first): the first
     token after a cold start. Both are called in the event loop and must return quickly.
     """
 

@@ -23,6 +23,8 @@ from glowplug.observe.engines import (
     Scrape,
     Signal,
     Values,
+    by_model,
+    differs,
     query,
     read,
     series_of,
@@ -54,6 +56,7 @@ class Health:
 class PrometheusSignals:
     """Polls one Prometheus for the dialects in use; `signals()` reads what it last said.
 
+    on_change(model): "namespace/name" has other numbers than at the last poll.
     budget: seconds after which a sample is too old to decide by (3 scrapes of 5 s by default).
     """
 
@@ -62,6 +65,7 @@ class PrometheusSignals:
         url: str,
         dialects: Callable[[], Iterable[str]],
         *,
+        on_change: Callable[[str], None] = lambda model: None,
         interval: float = 2.0,
         budget: float = 15.0,
         timeout: float = 2.0,
@@ -69,6 +73,7 @@ class PrometheusSignals:
     ) -> None:
         self._url = url.rstrip("/")
         self._dialects = dialects
+        self._on_change = on_change
         self._interval = interval
         self._budget = budget
         self._timeout = timeout
@@ -78,13 +83,14 @@ class PrometheusSignals:
         )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prometheus")
         self._asking: Future[Scrape] | None = None
-        self._scrape = Scrape(at=float("-inf"))
+        self._scrapes: dict[str, Scrape] = {}  # by model
         self._failures = 0
         self.health = Health(False, f"Prometheus at {self._url} has not answered yet")
 
     def signals(self, model: str, now: float) -> EngineSignals | None:
         """The signals of "namespace/model"; None when there is no fresh sample of it."""
-        return signals_of(self._scrape, model, now, self._budget)
+        known = self._scrapes.get(model)
+        return signals_of(known, model, now, self._budget) if known is not None else None
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -99,7 +105,7 @@ class PrometheusSignals:
     async def poll(self) -> None:
         """Ask once; a failure is noted in `health` and changes nothing else."""
         try:
-            self._scrape = await self._ask()
+            scrape = await self._ask()
         except _FAILURES as error:
             self._failures += 1
             what = str(error) or type(error).__name__
@@ -115,6 +121,13 @@ class PrometheusSignals:
                 logger.info("Prometheus at %s answers again", self._url)
             self._failures = 0
             self.health = Health(True, f"Prometheus at {self._url} answers")
+            self._take(by_model(scrape))
+
+    def _take(self, scrapes: dict[str, Scrape]) -> None:
+        known, self._scrapes = self._scrapes, scrapes
+        for model, scrape in scrapes.items():
+            if differs(known.get(model), scrape):
+                self._on_change(model)
 
     async def _ask(self) -> Scrape:
         if self._asking is not None and not self._asking.done():
