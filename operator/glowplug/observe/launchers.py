@@ -1,6 +1,7 @@
 """The state of every replica, asked of its launcher, or of its engine's health path without one.
 
-A long poll per replica: news of a change travels at once, quiet replicas cost next to nothing.
+A long poll per replica that starts, so that news of it travels at once. One that both its launcher
+and kubelet call ready is left alone until its Pod changes: thousands that serve cost nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class ReplicaStates:
         self._on_change = on_change
         self._clock = clock
         self._states: dict[Key, ReplicaState] = {}
-        self._polls: dict[Key, tuple[Replica, asyncio.Task[None]]] = {}
+        self._followed: dict[str, dict[Key, Replica]] = {}  # by Pod uid
+        self._polls: dict[Key, asyncio.Task[None]] = {}
         self._dirty: dict[str, PodRecord | None] = {}
         self._wake = asyncio.Event()
 
@@ -68,7 +70,7 @@ class ReplicaStates:
                 for uid, pod in dirty.items():
                     self._follow(uid, pod)
         finally:
-            for _, task in self._polls.values():
+            for task in self._polls.values():
                 task.cancel()
 
     def _note(self, old: PodRecord | None, new: PodRecord | None) -> None:
@@ -79,15 +81,31 @@ class ReplicaStates:
 
     def _follow(self, uid: str, pod: PodRecord | None) -> None:
         wanted = {r.key: r for r in replicas_of(pod) if r.ip} if pod is not None else {}
-        for key in [key for key in self._polls if key[0] == uid]:
-            replica, task = self._polls[key]
+        for key, replica in self._followed.pop(uid, {}).items():
             if key not in wanted or wanted[key].ip != replica.ip:
-                task.cancel()
-                del self._polls[key]
+                self._leave(key)
                 self._states.pop(key, None)
+        if pod is None or not wanted:
+            return
+        self._followed[uid] = wanted
         for key, replica in wanted.items():
-            if key not in self._polls:
-                self._polls[key] = (replica, asyncio.create_task(self._poll(replica)))
+            if self._is_settled(pod, replica):
+                self._leave(key)
+            elif key not in self._polls:
+                self._polls[key] = asyncio.create_task(self._poll(replica))
+
+    def _is_settled(self, pod: PodRecord, replica: Replica) -> bool:
+        if not pod.ready or replica.draining:
+            return False
+        known = self._states.get(replica.key)
+        if known is None:
+            return replica.key not in self._polls  # it served before this process came
+        return known.phase == "ready" and known.reachable
+
+    def _leave(self, key: Key) -> None:
+        poll = self._polls.pop(key, None)
+        if poll is not None:
+            poll.cancel()
 
     async def _poll(self, replica: Replica) -> None:
         poll = self._poll_launcher if replica.launcher_port else self._poll_health
@@ -153,6 +171,9 @@ class ReplicaStates:
         self._states[replica.key] = state
         # A restore's progress moves `seq` many times a second and is no news to decide by.
         if known is None or dataclasses.replace(known, at=state.at, seq=state.seq) != state:
+            pod = self._pods.get(replica.namespace, replica.pod)
+            if pod is not None and pod.uid == replica.pod_uid:
+                self._note(None, pod)
             self._on_change(replica)
 
     def _lost(self, replica: Replica, error: Exception) -> None:
