@@ -69,11 +69,14 @@ class Launchers:
         self._written: dict[str, tuple[frozenset[str], float]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def ensure(self, namespace: str, owners: Sequence[Ref], *, again: bool = True) -> None:
+    async def ensure(
+        self, namespace: str, owners_of: Callable[[], Sequence[Ref]], *, again: bool = True
+    ) -> None:
         """Make the ConfigMap of a namespace with Pods; without `again`, once in this life."""
-        uids = frozenset(owner.uid for owner in owners)
-        # One at a time, or who knew fewer owners could write after who knew them all.
+        # One at a time, each with the owners known by then: a herd's first writes for them all.
         async with self._locks.setdefault(namespace, asyncio.Lock()):
+            owners = owners_of()
+            uids = frozenset(owner.uid for owner in owners)
             known, until = self._written.get(namespace, (frozenset(), 0.0))
             if uids <= known and (self._clock() < until or not again):
                 return

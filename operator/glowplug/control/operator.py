@@ -125,7 +125,9 @@ class Operator:
             self._slices, session, on_demand=self._wake, on_first=self._cold_starts.first
         )
         self._prometheus = (
-            PrometheusSignals(prometheus_url, self._dialects) if prometheus_url else None
+            PrometheusSignals(prometheus_url, self._dialects, on_change=self._wake)
+            if prometheus_url
+            else None
         )
         self._observer = Observer(
             self.pods, self._demand, self._states, self._cold_starts, self._prometheus
@@ -155,6 +157,7 @@ class Operator:
                 recorder=recorder,
             ),
             metrics=self.metrics,
+            others_wait=self.queue.is_busy,
             clock=time.time,
         )
         self._snapshots = Snapshots(

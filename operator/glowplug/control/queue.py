@@ -116,6 +116,10 @@ class KeyedQueue(Generic[K]):
         now = self._clock()
         return sum(due <= now and key not in self._working for key, due in self._due.items())
 
+    def is_busy(self) -> bool:
+        """Whether a key is due that no worker has come to yet."""
+        return bool(self._heap) and self._heap[0][0] <= self._clock()
+
     def age(self) -> float:
         """For how long the key that waits longest has been due (s)."""
         now = self._clock()

@@ -75,7 +75,10 @@ class Eyes:
 
 
 class Deployments:
-    """Reconciles ModelDeployments; `clock` in seconds since the epoch."""
+    """Reconciles ModelDeployments; `clock` in seconds since the epoch.
+
+    others_wait: whether other objects are due and have not been looked at yet.
+    """
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class Deployments:
         decider: Decider,
         hands: Hands,
         metrics: Metrics,
+        others_wait: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -92,6 +96,7 @@ class Deployments:
         self._decider = decider
         self._hands = hands
         self._metrics = metrics
+        self._others_wait = others_wait
         self._clock = clock
         self._minds = Minds()
         self._uids: dict[Key, str] = {}
@@ -111,6 +116,8 @@ class Deployments:
         view = self._eyes.observer.look(model.key, held.uid, dialect, mind, now)
         decided = self._decider.decide(model, view, mind)
         outcome = await self._hands.replicas.move(self._errand(model, view, decided, mind, now))
+        if outcome.moved and self._others_wait():
+            return 0.0  # the Pods of all models come before words about one
         await self._surround(model, decided, mind, now)
         await self._report(model, view, decided, outcome, mind)
         await self._ask_for_snapshot(model)

@@ -186,7 +186,7 @@ class Replicas:
     async def _ensure_launcher(self, errand: Errand, *, again: bool = True) -> None:
         if errand.recipe.engine.launcher:
             namespace = errand.recipe.deployment.metadata.namespace
-            await self._launchers.ensure(namespace, errand.neighbours(), again=again)
+            await self._launchers.ensure(namespace, errand.neighbours, again=again)
 
     async def _mind_launcher(self, errand: Errand) -> Verdict | None:
         """Pods that start may wait for what an operator did not live to write beside them."""

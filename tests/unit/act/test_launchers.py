@@ -24,7 +24,19 @@ async def test_the_last_write_names_every_owner() -> None:
     writer = SlowFirst()
     launchers = Launchers(writer, b"a zipapp", lambda: 0.0)
     a, b = (Ref("ModelDeployment", "ns", name, name) for name in "ab")
-    await asyncio.gather(launchers.ensure("ns", [a]), launchers.ensure("ns", [a, b]))
+    await asyncio.gather(
+        launchers.ensure("ns", lambda: [a]), launchers.ensure("ns", lambda: [a, b])
+    )
     assert writer.owners == [{"a"}, {"a", "b"}]
-    await launchers.ensure("ns", [a])
+    await launchers.ensure("ns", lambda: [a])
     assert len(writer.owners) == 2, "what was written is trusted"
+
+
+async def test_a_herd_writes_once_for_all_that_are_known_by_then() -> None:
+    writer, known = SlowFirst(), [Ref("ModelDeployment", "ns", "a", "a")]
+    launchers = Launchers(writer, b"a zipapp", lambda: 0.0)
+    herd = [asyncio.create_task(launchers.ensure("ns", lambda: known)) for _ in range(9)]
+    await asyncio.sleep(0.01)
+    known += [Ref("ModelDeployment", "ns", name, name) for name in "bcd"]
+    await asyncio.gather(*herd)
+    assert writer.owners == [{"a"}, {"a", "b", "c", "d"}]

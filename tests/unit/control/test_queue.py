@@ -52,6 +52,18 @@ async def test_the_earlier_of_two_times_wins(queue: KeyedQueue[str], clock: Cloc
     assert await nothing_due(queue), "the times that lost must not come back"
 
 
+async def test_it_is_busy_while_a_due_key_waits_for_a_worker(
+    queue: KeyedQueue[str], clock: Clock
+) -> None:
+    queue.add("a")
+    assert queue.is_busy()
+    await queue.get()
+    queue.add("b", after=1.0)
+    assert not queue.is_busy()
+    clock.now += 1
+    assert queue.is_busy()
+
+
 async def test_requeue_after_and_wake_up(queue: KeyedQueue[str], clock: Clock) -> None:
     queue.add("a")
     await queue.get()
