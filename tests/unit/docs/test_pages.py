@@ -9,9 +9,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+import typer
 import yaml
 
 from glowplug.api import meta, parse
+from glowplug.cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = sorted(
@@ -106,3 +108,43 @@ def test_manifests_would_be_accepted(page: str, body: dict[str, Any]) -> None:
 
 def test_there_are_manifests_in_the_pages() -> None:
     assert {"README.md", "docs/quickstart.md"} <= {page for page, _ in manifests()}
+
+
+def settings() -> set[str]:
+    """Every key of the chart that a page sets or names: `--set a.b=c,d=e`, `a.b=true`."""
+    found = set()
+    for page in PAGES:
+        text = page.read_text()
+        for words in re.findall(r"--set[ =](\S+)", text):
+            found |= {word.partition("=")[0] for word in re.split(r",(?![^{]*})", words)}
+        found |= set(re.findall(r"`([a-z][a-zA-Z]*(?:\.[a-zA-Z]+)+)=\S+`", text))
+    return {key.strip("`'\"") for key in found}
+
+
+def test_the_charts_values_that_pages_set_are_there() -> None:
+    values = yaml.safe_load((ROOT / "charts" / "glowplug" / "values.yaml").read_text())
+
+    def known(key: str) -> bool:
+        part: Any = values
+        for step in key.split("."):
+            if not isinstance(part, dict) or step not in part:
+                return False
+            part = part[step]
+        return True
+
+    named = settings()
+    assert {"image.repository", "store.secretName", "monitoring.prometheusRules"} <= named
+    assert sorted(key for key in named if not known(key)) == []
+
+
+def test_the_commands_that_pages_name_are_there() -> None:
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    named = {
+        command
+        for page in PAGES
+        for command in re.findall(
+            r"(?:^|`|exec .*-- )glowplug (\w+)", page.read_text(), re.MULTILINE
+        )
+    }
+    assert {"status", "timeline", "doctor"} <= named
+    assert sorted(named - known) == []
