@@ -9,6 +9,7 @@ import pytest
 from stack.clients import TIMEOUT_S, clients, long_streams
 from stack.stack import Json, Stack
 
+KIND = "modeldeployments.glowplug.dev"
 pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 
@@ -37,7 +38,7 @@ async def _settled(stack: Stack, name: str, count: int, *, after: str | None = N
     """Wait until only the wanted revision is there, and return it; `after`: another than this."""
 
     def revision() -> str | None:
-        body = stack.get("modeldeployments.glowplug.dev", name) or {}
+        body = stack.get(KIND, name) or {}
         status = body.get("status", {})
         seen = status.get("observedGeneration") == body["metadata"]["generation"]
         now: str | None = status.get("revision")
@@ -104,7 +105,8 @@ async def test_an_update_without_a_spare_gpu_takes_one_away_after_a_minute_and_f
 
 def _warned(stack: Stack, name: str) -> int:
     """How many rollouts are said to go on without a node for the surge."""
-    selector = f"involvedObject.name={name},reason=SurgeWithoutNode"
+    uid = stack.get(KIND, name)["metadata"]["uid"]
+    selector = f"involvedObject.uid={uid},reason=SurgeWithoutNode"
     listed = stack.kubectl("get", "events", "--field-selector", selector, "-o", "name")
     return len(listed.split())
 
@@ -114,15 +116,14 @@ async def test_busy_replicas_that_are_no_longer_wanted_end_what_they_stream(stac
     body["spec"]["scaling"]["minReplicas"] = 1
     body["spec"]["replicas"] = 3
     name = stack.deploy(body)
-    kind = "modeldeployments.glowplug.dev"
 
     with clients(stack, name) as campaign:
         for _ in campaign.turns():
             for way in (
-                lambda: stack.kubectl("scale", kind, name, "--replicas=1"),
+                lambda: stack.kubectl("scale", KIND, name, "--replicas=1"),
                 lambda: stack.glowplug("release", name),  # no demand for more than one
             ):
-                stack.kubectl("scale", kind, name, "--replicas=3")
+                stack.kubectl("scale", KIND, name, "--replicas=3")
                 await stack.until(lambda: stack.ready_replicas(name) == 3, 120)
                 with long_streams(stack, name, 4) as streams:
                     await stack.until(lambda: min(map(stack.in_flight, stack.pods(name))), 60)
