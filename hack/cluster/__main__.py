@@ -15,6 +15,7 @@ from cluster.apiserver import running
 from cluster.build import ensure_binaries
 from cluster.commands import console
 from cluster.config import GPUS, ClusterError, paths
+from cluster.gitops import ensure_argocd
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 services = typer.Typer(help="S3 store and Prometheus.", no_args_is_help=True)
@@ -50,8 +51,9 @@ def status() -> None:
 
 @app.command()
 def build() -> None:
-    """Build the programs of the cluster, once for each version."""
+    """Build the programs of the cluster and of its tests, once for each version."""
     console.print(str(ensure_binaries(paths())))
+    console.print(str(ensure_argocd(paths())))
 
 
 @app.command()

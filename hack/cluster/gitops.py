@@ -5,15 +5,18 @@ Its CRDs and settings come from Argo CD's own module, so they are those of the v
 
 import hashlib
 import json
+import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from cluster.apiserver import free_ports
 from cluster.build import ENV, is_current, one_build
 from cluster.commands import console, run
-from cluster.config import HERE, Paths
+from cluster.config import HERE, ClusterError, Paths
 from cluster.lifecycle import kubectl
 from cluster.processes import Daemon, stop
 
@@ -25,6 +28,7 @@ CONTROLLER, REPO_SERVER, REDIS = PARTS = (
     "argocd-repo-server",
     "argocd-redis",
 )
+MANIFESTS = ("crds", "base/config")
 PROJECT = {  # what Argo CD's API server, which is not needed here, makes at its first start
     "apiVersion": "argoproj.io/v1alpha1",
     "kind": "AppProject",
@@ -45,16 +49,25 @@ def ensure_argocd(paths: Paths) -> Path:
     directory, recipe = paths.cache / "bin" / "argocd", digest.hexdigest()
     with one_build(paths):
         if not is_current(directory, recipe):
-            console.print("building Argo CD: once, about 8 min")
-            directory.mkdir(parents=True, exist_ok=True)
-            program = directory / "argocd"
-            words = ["-trimpath", "-ldflags", "-s -w", "-o", program, "."]
-            run(["go", "build", *words], env=ENV, cwd=MODULE, timeout=None)
-            for part in PARTS:  # it is told by its name which part it is
-                (directory / part).unlink(missing_ok=True)
-                (directory / part).symlink_to(program.name)
+            _build(directory)
             (directory / "recipe").write_text(recipe)
     return directory
+
+
+def _build(directory: Path) -> None:
+    """Its program under the name of each part, and the manifests of its version."""
+    console.print("building Argo CD: once, about 5 min")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    program = directory / "argocd"
+    build = ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", str(program), "."]
+    run(build, env=ENV, cwd=MODULE, timeout=None)
+    for part in PARTS:
+        (directory / part).symlink_to(program.name)
+    module = ["list", "-m", "-f", "{{.Dir}}", "github.com/argoproj/argo-cd/v3"]
+    source = Path(run(["go", *module], env=ENV, cwd=MODULE).strip()) / "manifests"
+    for folder in MANIFESTS:
+        shutil.copytree(source / folder, directory / "manifests" / folder)
 
 
 @contextmanager
@@ -62,39 +75,47 @@ def argocd(paths: Paths) -> Iterator[None]:
     """Argo CD in its namespace, with Glowplug's health scripts, until the end of the block."""
     binaries = ensure_argocd(paths)
     with ExitStack() as cleanup:
-        cleanup.callback(_uninstall, paths)
-        _install(paths)
+        cleanup.callback(_uninstall, paths, binaries / "manifests")
+        _install(paths, binaries / "manifests")
         for daemon, port in _daemons(paths, binaries):
             cleanup.callback(stop, daemon.pidfile)
             daemon.start()
-            daemon.wait(lambda port=port: _listens(port), 60)
+            daemon.wait(partial(_listens, port), 60)
         yield
 
 
-def _install(paths: Paths) -> None:
+def _install(paths: Paths, manifests: Path) -> None:
     """CRDs, settings, the default project, and the health of our kinds as the docs say."""
-    listed = run(
-        ["go", "list", "-m", "-f", "{{.Dir}}", "github.com/argoproj/argo-cd/v3"],
-        env=ENV,
-        cwd=MODULE,
-    )
-    manifests = Path(listed.strip()) / "manifests"
     server_side = ("apply", "--server-side", "--force-conflicts")
-    kubectl(paths, *server_side, "-k", str(manifests / "crds"))
-    kubectl(paths, "wait", "--for=condition=Established", "--timeout=30s", *_CRDS)
+    crds, settings = (str(manifests / folder) for folder in MANIFESTS)
+    kubectl(paths, *server_side, "-k", crds)
+    _wait_until_served(paths)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     kubectl(paths, *server_side, "-f", "-", stdin=json.dumps(namespace))
-    kubectl(paths, *server_side, "-n", NAMESPACE, "-k", str(manifests / "base" / "config"))
+    kubectl(paths, *server_side, "-n", NAMESPACE, "-k", settings)
     kubectl(paths, *server_side, "-f", "-", stdin=json.dumps(PROJECT))
     kubectl(paths, *server_side, "--field-manager=glowplug", "-k", str(HEALTH))
 
 
-_CRDS = ("crd/applications.argoproj.io", "crd/appprojects.argoproj.io")
+def _wait_until_served(paths: Paths, seconds: float = 60) -> None:
+    """`kubectl wait` ends in an error on a kind so new that it has no condition yet."""
+    kinds = {"applications.argoproj.io", "appprojects.argoproj.io"}
+    listing = ("api-resources", "--cached=false", "--api-group=argoproj.io", "-o", "name")
+    deadline = time.monotonic() + seconds
+    while not kinds <= set(kubectl(paths, *listing).split()):
+        if time.monotonic() > deadline:
+            raise ClusterError("The API server does not serve Argo CD's kinds: see its log.")
+        time.sleep(0.5)
 
 
-def _uninstall(paths: Paths) -> None:
-    kinds = (*_CRDS, "crd/applicationsets.argoproj.io", f"namespace/{NAMESPACE}")
-    kubectl(paths, "delete", "--ignore-not-found", "--timeout=60s", *kinds)
+def _uninstall(paths: Paths, manifests: Path) -> None:
+    """Nothing of it stays, also when a test has left an Application that wants its objects gone."""
+    applications = kubectl(paths, "-n", NAMESPACE, "get", "applications", "-o", "name").split()
+    for name in applications:
+        words = ("patch", name, "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+        kubectl(paths, "-n", NAMESPACE, *words)
+    kubectl(paths, "delete", "namespace", NAMESPACE, "--ignore-not-found")
+    kubectl(paths, "delete", "--ignore-not-found", "-k", str(manifests / "crds"))
 
 
 def _daemons(paths: Paths, binaries: Path) -> Iterator[tuple[Daemon, int]]:
@@ -135,6 +156,8 @@ def _daemons(paths: Paths, binaries: Path) -> Iterator[tuple[Daemon, int]]:
         f"--repo-server=127.0.0.1:{repo}",
         "--repo-server-plaintext",
         f"--metrics-port={metrics}",
+        "--app-resync=15",  # seconds; by default it looks after minutes for what no event told it
+        "--app-resync-jitter=0",
         "--persist-resource-health",  # so that a resource's message can be read with kubectl
     ]
     yield Daemon(CONTROLLER, argv, paths.root, env=env), metrics
