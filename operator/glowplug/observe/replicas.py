@@ -81,8 +81,9 @@ def _standing(replica: Replica, pod: PodRecord, state: ReplicaState | None) -> S
         return "ended"
     if replica.draining:
         return "draining"
-    if state is None or not state.reachable:
-        # The launcher cannot be asked (yet, or from here): kubelet's probe is the next best word.
+    if state is None or not (state.reachable or state.phase == "failed"):
+        # The launcher cannot be asked (yet, or from here): kubelet's probe is the next best word,
+        # but for a second or more it holds a replica ready whose last word was that it failed.
         return "ready" if pod.ready else "starting"
     if state.phase in ("ready", "asleep", "draining"):
         return state.phase  # type: ignore[return-value]

@@ -20,6 +20,9 @@ def state(phase: str = "ready", **changes) -> ReplicaState:
         pytest.param(pod(), state("ready"), "ready", id="the launcher is ahead of kubelet"),
         pytest.param(pod(ready=True), state("starting"), "starting", id="engine restarts"),
         pytest.param(
+            pod(ready=True), state("failed", reachable=False), "starting", id="kubelet is late"
+        ),
+        pytest.param(
             pod(ready=True), state("starting", reachable=False), "ready", id="launcher cut off"
         ),
         pytest.param(pod(), state("asleep"), "asleep", id="asleep"),
