@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLUSTER := PYTHONPATH=hack $(BIN)/python -m cluster
 PYTEST := $(BIN)/pytest
-UNIT := $(PYTEST) -n auto --maxprocesses 4 --dist loadfile tests/unit
+UNIT := $(PYTEST) -n 3 --dist loadfile tests/unit
 
 .PHONY: help
 help: ## This list
@@ -31,9 +31,10 @@ test: venv ## All tests: unit, real API server, real node (root, Debian 12, Go >
 	$(PYTEST) tests/e2e
 
 .PHONY: soak
-soak: venv ## The campaigns that `test` samples, whole: crash points, late events, changes under load
-	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/unit/staleness tests/api/operator/crashpoints
+soak: venv ## The campaigns that `test` samples, whole: crash points, late events, changes, kills
+	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/unit/staleness tests/api/operator/crashpoints tests/api/operator/test_rest.py
 	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/e2e/test_rollout.py tests/e2e/test_restarts.py tests/e2e/test_upgrade.py
+	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/e2e/faults/test_kills.py
 
 .PHONY: test-fast
 test-fast: venv ## Unit tests only: no cluster, within two minutes on two cores
@@ -55,6 +56,8 @@ format: venv ## Rewrite the code in the house format
 .PHONY: bench
 bench: venv ## The claims of the README, measured here
 	$(BIN)/python benchmarks/cold_start.py --quick
+	$(BIN)/python benchmarks/spike.py --quick
+	$(BIN)/python benchmarks/scale.py --quick
 
 .PHONY: crds
 crds: venv ## Generate the CRDs and docs/reference.md from the pydantic models, and the charts' copies
