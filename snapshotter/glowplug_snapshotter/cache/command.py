@@ -30,7 +30,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--peers-service", type=_service, metavar="NAMESPACE/NAME", help="a headless Service")
     add("--key-file", type=Path, metavar="FILE", help="shared by all daemons; without it, no peers")
     add("--peer-bandwidth", type=_bytes, metavar="BYTES", help="per second, given to all peers")
-    add("--peer-transfers", type=int, default=16, metavar="N", help="to peers at a time (16)")
+    add("--peer-transfers", type=int, default=4, metavar="N", help="to peers at a time (4)")
 
 
 def run(chosen: argparse.Namespace, emit: Emit) -> Event:

@@ -48,7 +48,7 @@ class Settings:
     peers_service: str | None = None  # namespace/name of a headless Service
     key_file: Path | None = None
     peer_bandwidth: int | None = None
-    peer_transfers: int = 16
+    peer_transfers: int = 4
     slots: int = 6
 
 

@@ -27,10 +27,11 @@ from glowplug_snapshotter.errors import SnapshotError
 log = logging.getLogger(__name__)
 
 TICK = 0.1  # s between looks when nothing happens
-POLL_EVERY = 0.2  # s, and a hundredth more for each peer
-PATIENCE = 3.0  # s without progress after which another way is tried, or twice a chunk's usual time
+POLL = 0.1, 1.0  # s between polls of the peers, at least and at most; else half a chunk's time
+PATIENCE = 3.0  # s without progress after which another way is tried, or thrice a chunk's time
+UNKNOWN = 4.0  # s that a chunk is thought to take before the first one came
 AHEAD = 4 * WINDOW  # missing chunks looked at
-LONGEST = 10.0  # s after which a peer's chunk is given up, or four times the usual time
+LONGEST = 30.0  # s after which a peer's chunk is given up, or ten times the usual time
 PER_PEER = 2  # fetches from one peer at a time
 TAINTED_S = 60.0  # a content that a peer forged is refused to everyone for this long
 
@@ -129,7 +130,8 @@ class Download:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(POLL_EVERY + 0.01 * len(self._reports))
+            pause = min(max(POLL[0], self._usual / 2), POLL[1]) + 0.01 * len(self._reports)
+            await asyncio.sleep(pause)
             await self._look_around()
             self._wake.set()
 
@@ -160,7 +162,7 @@ class Download:
 
     def _give_up_slow_peers(self) -> None:
         """A peer that trickles holds a slot: leave it for a while."""
-        late = time.monotonic() - max(LONGEST, 4 * self._usual)
+        late = time.monotonic() - max(LONGEST, 10 * self._usual)
         for task, fetch in list(self._fetches.items()):
             if fetch.source != STORE and fetch.started < late:
                 self._means.peers.tire(fetch.source)
@@ -177,7 +179,7 @@ class Download:
         coming: set[int] = set()
         for peer, report in self._reports.items():
             coming |= report.coming
-            if self._means.peers.may_ask(peer):
+            if self._means.peers.counts(peer):
                 coming |= report.chunks
         return Sight(
             me=self._means.peers.me,
@@ -210,7 +212,7 @@ class Download:
 
     @property
     def _patience(self) -> float:
-        return max(PATIENCE, 2 * self._usual)
+        return max(PATIENCE, 3 * (self._usual or UNKNOWN))
 
     def _second(self) -> Choice | None:
         """With nothing else to do: what takes too long once more, from another peer or the store.
@@ -219,18 +221,19 @@ class Download:
         """
         if self._unfetched():
             return None
-        late = time.monotonic() - self._patience
+        now = time.monotonic()
         sources: dict[int, list[str]] = {}
         for fetch in self._fetches.values():
             sources.setdefault(fetch.chunk, []).append(fetch.source)
         for fetch in sorted(self._fetches.values(), key=lambda f: f.started):
-            asked = sources[fetch.chunk]
-            if fetch.started > late or len(asked) > 1:
+            asked, waits = sources[fetch.chunk], (now - fetch.started) / self._patience
+            if waits < 1 or len(asked) > 1:
                 continue
-            askable = [p for p, r in self._askable() if fetch.chunk in r.chunks and p not in asked]
-            source = STORE if fetch.chunk in self._suspects else next(iter(askable), STORE)
-            if source not in asked:
-                return Choice(fetch.chunk, source)
+            others = [p for p, r in self._askable() if fetch.chunk in r.chunks and p not in asked]
+            if others and fetch.chunk not in self._suspects:
+                return Choice(fetch.chunk, others[0])
+            if waits > 2 and STORE not in asked:
+                return Choice(fetch.chunk, STORE)
         return None
 
     async def _fetch(self, fetch: _Fetch, room: Room) -> None:

@@ -54,22 +54,27 @@ class Peers:
         self._wall = wall
         self._wire = Wire()
         self._shunned: dict[str, float] = {}
+        self._busy: dict[str, float] = {}
         self._news: dict[str, dict[str, float]] = {}
 
     def known(self) -> tuple[str, ...]:
-        """Everyone but this node who may be asked now."""
+        """Everyone but this node who is not shunned."""
         if self._key is None:
             return ()
-        return tuple(sorted(a for a in self._addresses() if a != self.me and self.may_ask(a)))
+        return tuple(sorted(a for a in self._addresses() if a != self.me and self.counts(a)))
 
-    def may_ask(self, address: str) -> bool:
+    def counts(self, address: str) -> bool:
         """Whether this peer is not shunned."""
         return self._clock() >= self._shunned.get(address, 0.0)
+
+    def may_ask(self, address: str) -> bool:
+        """Whether this peer may be asked for bytes now: not shunned, and not busy."""
+        return self.counts(address) and self._clock() >= self._busy.get(address, 0.0)
 
     @property
     def shunned(self) -> int:
         """How many are not asked for a while."""
-        return sum(not self.may_ask(address) for address in self._shunned)
+        return sum(not self.counts(address) for address in self._shunned)
 
     def close(self) -> None:
         """Close connections."""
@@ -114,7 +119,7 @@ class Peers:
     def heard(self, blob: str) -> set[str]:
         """Who said lately that they bring a content."""
         told = self._news.get(blob, {})
-        return {a for a, at in told.items() if self._clock() - at < NEWS_S and self.may_ask(a)}
+        return {a for a, at in told.items() if self._clock() - at < NEWS_S and self.counts(a)}
 
     def forget(self, blob: str) -> None:
         """Drop the news of a content that is here."""
@@ -154,7 +159,7 @@ class Peers:
 
     def _blame(self, address: str, error: PeerError) -> None:
         if error.status == 503:
-            self._shun(address, BUSY_S)
+            self._busy[address] = self._clock() + BUSY_S
         elif error.status != 404:
             self._shun(address, LOST_S)
 
