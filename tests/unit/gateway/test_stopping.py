@@ -18,7 +18,7 @@ from .bench import Bench, Exchange, chat, until
 
 @pytest.fixture
 async def bench(settings: Settings) -> AsyncIterator[Bench]:
-    """A gateway that the test itself stops; its grace is 5 s."""
+    """A gateway that the test itself stops; its grace is 2 min."""
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
         gateway = Gateway(settings, session)
@@ -51,12 +51,12 @@ async def test_what_was_taken_is_finished_and_nothing_new_is_taken(bench: Bench)
         assert not stopping.done()
     finish.set()
     assert [status for status, _ in await asyncio.gather(*asking)] == [200, 200]
-    await asyncio.wait_for(stopping, 5)
+    await asyncio.wait_for(stopping, 60)
 
 
 async def refused(bench: Bench) -> None:
     """Wait until nobody listens, without keeping the port open by trying too often."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         with contextlib.suppress(OSError):
             while True:
                 await asyncio.sleep(0.5)
@@ -77,12 +77,12 @@ async def test_who_still_comes_is_answered_and_told_to_go_until_nobody_does(benc
             assert answer.headers["connection"] == "close"
             assert (await answer.text()).endswith("data: [DONE]\n\n")
     await refused(bench)
-    await asyncio.wait_for(stopping, 5)
+    await asyncio.wait_for(stopping, 60)
 
 
 async def test_idle_connections_do_not_use_up_the_grace(bench: Bench) -> None:
     reader, _ = await bench.connect()
-    await asyncio.wait_for(bench.gateway.stop(), 2)
+    await asyncio.wait_for(bench.gateway.stop(), 60)
     assert await reader.read() == b""
 
 
@@ -106,7 +106,7 @@ async def test_clients_that_keep_their_connections_lose_no_request(bench: Bench)
     clients = [asyncio.create_task(client()) for _ in range(16)]
     await until(lambda: answers > 100)
     await bench.gateway.stop()
-    await asyncio.wait_for(asyncio.gather(*clients), 5)
+    await asyncio.wait_for(asyncio.gather(*clients), 60)
 
 
 class TestLongFarewell:
@@ -114,7 +114,7 @@ class TestLongFarewell:
 
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return replace(settings, limits=replace(settings.limits, farewell=4.0))
+        return replace(settings, limits=replace(settings.limits, farewell=100.0))
 
     async def test_a_held_request_is_told_in_its_answer(self, bench: Bench) -> None:
         bench.model()
@@ -125,9 +125,10 @@ class TestLongFarewell:
         bench.replica(await bench.engine())
         status, _ = await asking
         assert status == 200
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             await until(lambda: not bench.gateway.proxy.connections)
-        await stopping
+        assert not stopping.done(), "it stays for those who have not heard yet"
+        stopping.cancel()
 
 
 class TestGraceOver:
@@ -141,7 +142,7 @@ class TestGraceOver:
         bench.model()
         asking = asyncio.create_task(bench.ask())
         await until(lambda: bench.traffic.held == 1)
-        await asyncio.wait_for(bench.gateway.stop(), 5)
+        await asyncio.wait_for(bench.gateway.stop(), 60)
         status, body = await asking
         assert status == 503
         assert json.loads(body)["error"]["code"] == "gateway_stopping"
@@ -154,6 +155,6 @@ class TestGraceOver:
         engine = await bench.serving(never)
         asking = asyncio.create_task(bench.ask())
         await until(lambda: len(engine.asked) == 1)
-        await asyncio.wait_for(bench.gateway.stop(), 5)
+        await asyncio.wait_for(bench.gateway.stop(), 60)
         with pytest.raises(aiohttp.ClientError):
             await asking
