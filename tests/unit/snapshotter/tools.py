@@ -35,11 +35,8 @@ def wait_for(condition: Callable[[], object], timeout: float) -> object:
 def write_model(folder: Path, *, megabytes: int = 40, seed: int = 1) -> Path:
     """Write a model of real safetensors: one file of several chunks, and small files."""
     folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    layers = {
-        f"layers.{n}.weight": random.standard_normal((256, 1024), dtype=np.float32)
-        for n in range(megabytes)
-    }
+    weights = np.random.default_rng(seed).standard_normal((256, 1024), dtype=np.float32)
+    layers = {f"layers.{n}.weight": weights * (n + 1) for n in range(megabytes)}
     save_file(layers, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps({"hidden_size": 1024}))
     (folder / "tokenizer").mkdir()
