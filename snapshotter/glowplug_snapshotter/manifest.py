@@ -10,8 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from blake3 import blake3
-
+from glowplug_snapshotter.checksum import blake3
 from glowplug_snapshotter.errors import SnapshotError
 
 VERSION = 1

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from dataclasses import dataclass
 
 from glowplug_snapshotter import manifest as manifests
 from glowplug_snapshotter.backends import Entry, Reader
+from glowplug_snapshotter.checksum import blake3
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.manifest import CHUNK_SIZE, MANIFEST_LIMIT, Manifest
 from glowplug_snapshotter.retry import with_retries
 from glowplug_snapshotter.sources import open_source
 
 MANIFEST_URL = re.compile(r"(?P<store>.+)/manifests/(?P<hex>[0-9a-f]{64})/manifest\.json")
+
+
+WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt", ".pth")  # endings of files that are loaded last
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,16 @@ class Plan:
     def size(self) -> int:
         """Bytes to bring."""
         return sum(item.entry.size for item in self.items)
+
+    @property
+    def fingerprint(self) -> str:
+        """What two plans that bring the same bytes in the same chunks have in common."""
+        entries = [
+            [i.path, i.entry.path, i.entry.size, i.entry.validator, i.entry.sha256]
+            for i in self.items
+        ]
+        identity = [self.verified, self.digest, self.reader.revision(), self.chunk_size, entries]
+        return blake3(json.dumps(identity).encode()).hexdigest()
 
 
 def plan_snapshot(url: str, digest: str | None, endpoint: str | None) -> Plan:
@@ -104,4 +119,11 @@ def blob_key(blake3_hex: str) -> str:
 
 
 def _in_order(items: list[Item]) -> tuple[Item, ...]:
-    return tuple(sorted(items, key=lambda i: (i.path.endswith(".safetensors"), i.path)))
+    """Put what an engine reads first first: configuration, tokenizer, then shards by number."""
+    return tuple(sorted(items, key=lambda i: (i.path.endswith(WEIGHTS), _natural(i.path))))
+
+
+def _natural(path: str) -> list[tuple[int, str]]:
+    """Order `model-2` before `model-10`."""
+    parts = re.split(r"(\d{1,18})", path)
+    return [(int(p), "") if n % 2 else (0, p) for n, p in enumerate(parts)]

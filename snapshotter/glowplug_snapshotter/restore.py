@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from glowplug_snapshotter.destination import Destination
+from glowplug_snapshotter.destinations.directory import Directory
+from glowplug_snapshotter.errors import TransientError
 from glowplug_snapshotter.events import Emit, Event
 from glowplug_snapshotter.plan import Plan, plan_snapshot, plan_source
-from glowplug_snapshotter.ring import Ring
+from glowplug_snapshotter.ring import Ring, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +33,55 @@ def restore(request: Request, emit: Emit, clock: Callable[[], float] = time.time
     """Fill the directory and return the result event.
 
     Files that an earlier run with the same identity left complete are kept and cost nothing: a
-    restarted container finds its tmpfs as it was. Raises SnapshotError; whatever raises, also
-    KeyboardInterrupt or a signal handler's exception, leaves no torn file under a final name.
+    restarted container finds its tmpfs as it was. One that was killed, or met a store that was
+    down, is gone on with. Raises SnapshotError; whatever raises, also a signal handler's exception,
+    leaves no torn file under a final name.
     """
     started = clock()
-    destination = Destination(request.to)
-    earlier = destination.complete(request.identity())
+    directory = Directory(request.to)
+    earlier = directory.complete(request.identity())
     if earlier is not None:
         return {**earlier, "reused": True, **_timing(started, clock(), 0)}
+    times = [time.monotonic()]
     plan = _plan(request)
-    emit({"event": "progress", "done": 0, "total": plan.size})
-    destination.prepare(plan.size)
-    _copy(plan, destination, emit)
-    result: Event = {
-        "event": "result",
-        "bytes": plan.size,
-        "files": len(plan.items),
-        "verified": plan.verified,
-        "digest": plan.digest,
-        "reused": False,
-        **_timing(started, clock(), plan.size),
-    }
-    files = [{"path": item.path, "size": item.entry.size} for item in plan.items]
-    destination.finish({"identity": request.identity(), "files": files, "result": result})
-    return result
+    times.append(time.monotonic())
+    try:
+        emit({"event": "progress", "done": 0, "total": plan.size})
+        tally = copy(plan, directory, emit)
+        times.append(time.monotonic())
+        result: Event = {
+            "event": "result",
+            "bytes": plan.size,
+            "files": len(plan.items),
+            "verified": plan.verified,
+            "digest": plan.digest,
+            "reused": False,
+        }
+        files = [{"path": item.path, "size": item.entry.size} for item in plan.items]
+        directory.finish({"identity": request.identity(), "files": files, "result": result})
+        times.append(time.monotonic())
+    finally:
+        plan.reader.close()
+    return {**result, **_timing(started, clock(), plan.size), **_details(tally, *times)}
+
+
+def copy(plan: Plan, directory: Directory, emit: Emit) -> Tally:
+    """Bring a plan's files into a directory; what can be gone on with later is kept on failure."""
+    ring = None
+    try:
+        directory.prepare(plan)
+        ring = Ring(plan, directory, lambda path: emit({"event": "file", "name": path}))
+        total = plan.size
+        ring.run(lambda done: emit({"event": "progress", "done": done, "total": total}))
+    except BaseException as error:
+        if ring is not None:
+            ring.cancel()
+        if isinstance(error, TransientError) and error.reason != "ChecksumMismatch":
+            directory.suspend()
+        else:
+            directory.abandon()
+        raise
+    return ring.tally
 
 
 def _timing(started: float, ended: float, moved: int) -> Event:
@@ -64,18 +90,33 @@ def _timing(started: float, ended: float, moved: int) -> Event:
     return {"seconds": round(ended - started, 4), "stages": [stage]}
 
 
+def _details(tally: Tally, begun: float, planned: float, copied: float, ended: float) -> Event:
+    """Say where the time went (s): four steps that follow each other, and what threads did in one.
+
+    `verify` and `write` are summed over the threads of the transfer.
+    """
+    first = tally.first_byte_at or planned
+    timings = {
+        "plan": planned - begun,
+        "firstByte": first - planned,
+        "transfer": copied - first,
+        "commit": ended - copied,
+        "verify": tally.verify,
+        "write": tally.write,
+    }
+    return {
+        "timings": {name: round(value, 4) for name, value in timings.items()},
+        "resumedBytes": tally.resumed,
+        "ranges": {
+            "done": tally.ranges,
+            "retried": tally.retried,
+            "doubled": tally.doubled,
+            "concurrency": tally.concurrency,
+        },
+    }
+
+
 def _plan(request: Request) -> Plan:
     if request.kind == "snapshot":
         return plan_snapshot(request.url, request.digest, request.endpoint)
     return plan_source(request.url, request.endpoint)
-
-
-def _copy(plan: Plan, destination: Destination, emit: Emit) -> None:
-    ring = Ring(plan, destination, lambda path: emit({"event": "file", "name": path}))
-    total = plan.size
-    try:
-        ring.run(lambda done: emit({"event": "progress", "done": done, "total": total}))
-    except BaseException:
-        ring.cancel()
-        destination.abandon()
-        raise

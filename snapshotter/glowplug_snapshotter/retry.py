@@ -21,15 +21,21 @@ def with_retries(
     stop: threading.Event,
     *,
     attempts: int = ATTEMPTS,
+    on_error: Callable[[TransientError], None] | None = None,
 ) -> T:
-    """Run `request` again after each TransientError; the last one passes through."""
+    """Run `request` again after each TransientError; the last one passes through.
+
+    `on_error` hears of each.
+    """
     pause = FIRST_PAUSE
     for attempt in range(1, attempts + 1):
         if stop.is_set():
             raise SnapshotError("Cancelled", "The work was cancelled.")
         try:
             return request()
-        except TransientError:
+        except TransientError as error:
+            if on_error is not None:
+                on_error(error)
             if attempt == attempts:
                 raise
         stop.wait(pause * random.uniform(0.5, 1.0))

@@ -13,11 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from blake3 import blake3
-from crc32c import crc32c
-
 from glowplug_snapshotter import manifest as manifests
 from glowplug_snapshotter.backends import Entry, Reader
+from glowplug_snapshotter.checksum import blake3, crc32c
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.events import Emit, Event
 from glowplug_snapshotter.manifest import CHUNK_SIZE, File, Manifest

@@ -5,10 +5,8 @@ from __future__ import annotations
 import threading
 from functools import partial
 
-from blake3 import blake3
-from crc32c import crc32c
-
 from glowplug_snapshotter.backends import Entry
+from glowplug_snapshotter.checksum import blake3, crc32c
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.events import Emit, Event
 from glowplug_snapshotter.plan import blob_key, open_manifest

@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from glowplug_snapshotter.backends import Entry
+from glowplug_snapshotter.backends.local import LocalReader
+from glowplug_snapshotter.destinations.directory import PARTIAL, Directory
+from glowplug_snapshotter.errors import SnapshotError
+from glowplug_snapshotter.plan import Item, Plan
+
 from .tools import contents, finish, snapshotter, start, wait_for, write_model, write_store
 from .web import Fault, Web
 
@@ -80,8 +86,10 @@ def test_what_stays_fails_with_the_name_and_leaves_nothing_torn(
     assert run.last["reason"] == reason
     assert f"{web.url}/store/blobs/" in run.last["message"]
     left = {p.name for p in (tmp_path / "to").rglob("*")}
-    assert "model.safetensors" not in left
-    assert not {name for name in left if name.startswith(".glowplug")}
+    assert "model.safetensors" not in left - {
+        p.name for p in (tmp_path / "to" / PARTIAL).rglob("*")
+    }
+    assert (PARTIAL in left) == (reason == "Unavailable"), "kept only to be gone on with"
 
 
 def test_cancelling_leaves_no_torn_file_and_a_second_run_completes(
@@ -134,11 +142,11 @@ def test_another_snapshot_replaces_the_first_one(
 
 
 def test_too_little_room_is_said_before_anything_is_written(
-    web: Web, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    from glowplug_snapshotter.destination import Destination
-    from glowplug_snapshotter.errors import SnapshotError
-
+    weights = Item("model.safetensors", Entry("model.safetensors", 1 << 60), None)
+    plan = Plan(LocalReader(tmp_path, "file:///x"), (weights,), CHUNK, "source", None)
     with pytest.raises(SnapshotError, match="memory limit") as caught:
-        Destination(tmp_path / "to").prepare(1 << 60)
+        Directory(tmp_path / "to").prepare(plan)
     assert caught.value.reason == "NoSpace"
+    assert not list((tmp_path / "to").iterdir())
