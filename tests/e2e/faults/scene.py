@@ -27,6 +27,8 @@ ENGINE_IMAGE = "docker.io/glowplug/smollm2-engine:dev"
 FILE_SERVER = ["python3", "-m", "http.server", "{port}", "--directory", "{model_dir}"]
 PATIENCE_S = 120.0
 """Two busy cores, and kubelet's own backoff of 10, 20, 40 s between restarts."""
+TIMEOUT_S = 900
+"""For one test: where others use the machine, its engines answer ten times as slowly."""
 
 
 def light(name: str, source: str, endpoint: str, *, gpus: int = 0, **model: Any) -> Json:

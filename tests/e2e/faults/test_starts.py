@@ -27,6 +27,7 @@ from .scene import (
     ENGINE_IMAGE,
     FILE_SERVER,
     PATIENCE_S,
+    TIMEOUT_S,
     Json,
     change,
     events,
@@ -42,6 +43,8 @@ from .scene import (
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+pytestmark = pytest.mark.timeout(TIMEOUT_S)
 
 BUCKET, LATE_BUCKET = "faults", "faults-late"
 UNKNOWN_IMAGE = f"{NODE_IP}:9/glowplug/engine:none"  # nothing listens on that port
