@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,7 @@ from typing import Any
 import aiohttp
 import yaml
 from engines import ENGINE_PORT
+from report import Report, arguments
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "hack"))
 
@@ -94,6 +96,8 @@ class Site:
             "KUBECONFIG": str(access),
             "POD_NAMESPACE": NAMESPACE,
             "GLOWPLUG_LAUNCHER_PYZ": str(self.server.directory / "launcher.pyz"),
+            "PYTHONPYCACHEPREFIX": str(self.server.directory / "bytecode"),  # the image has it
+            "PYTHONDONTWRITEBYTECODE": "",
         }
         log = self.server.directory / "logs" / f"{name}.log"
         command = Path(sys.executable).parent / program
@@ -170,6 +174,16 @@ class Site:
                 await self.client.delete(PODS, pod["metadata"]["name"], NAMESPACE, grace_seconds=0)
             except NotFound:
                 continue
+
+
+def measure(doc: str | None, run: Callable[[bool], Coroutine[Any, Any, Report]]) -> None:
+    """Run a benchmark by the common options, print, and write; SIGTERM tidies up as ^C does."""
+    options = arguments(doc)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    report = asyncio.run(run(options.quick))
+    report.show()
+    if options.json:
+        report.write(options.json)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 import aiohttp
 import yaml
 from engines import Engines
-from report import Report, arguments
+from report import Report
 from simulated import (
     OPERATOR,
     Arrivals,
@@ -29,6 +29,7 @@ from simulated import (
     answers,
     expose_gateway,
     hold_request,
+    measure,
     site,
     until,
 )
@@ -122,7 +123,7 @@ async def out_by_gateway(bench: Bench, wanted: int) -> None:
     for turn in range(2 if bench.quick else 6):
         name = f"out-{wanted}-{turn}"
         await _one_serves(bench, name, wanted)
-        await asyncio.sleep(random.uniform(1.0, 3.0))
+        await asyncio.sleep(random.uniform(2.0, 4.0))
         async with AsyncExitStack() as stack:
             sent = time.monotonic()
             for _ in range(wanted):
@@ -137,7 +138,6 @@ async def out_by_prometheus(bench: Bench, wanted: int) -> None:
     for turn in range(2 if bench.quick else 6):
         name = f"metric-{wanted}-{turn}"
         await _one_serves(bench, name, wanted)
-        await _value(bench, name, 1.0)
         await asyncio.sleep(random.uniform(2.0, 4.0))
         changed = time.monotonic()
         bench.engines.running[name] = float(wanted)
@@ -158,6 +158,7 @@ async def _one_serves(bench: Bench, name: str, wanted: int) -> None:
     await bench.serving(name)
     (pod,) = await bench.site.pods(name)
     bench.engines.model_of[pod["status"]["podIP"]] = name
+    await _value(bench, name, 1.0)
 
 
 async def _value(bench: Bench, model: str, value: float) -> None:
@@ -287,11 +288,7 @@ async def start_prometheus(made: Site, port: int, discovery: str) -> None:
 
 def main() -> None:
     """Measure, print, and write."""
-    options = arguments(__doc__)
-    report = asyncio.run(run(options.quick))
-    report.show()
-    if options.json:
-        report.write(options.json)
+    measure(__doc__, run)
 
 
 if __name__ == "__main__":
