@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from glowplug.api import meta
@@ -83,14 +84,15 @@ def replicas_of(pod: _Pod) -> tuple[Replica, ...]:
     )
 
 
-def _entries(text: str) -> list[dict[str, Any]]:
+@lru_cache(maxsize=4096)  # all Pods of a model have the same text
+def _entries(text: str) -> tuple[dict[str, Any], ...]:
     try:
         entries = json.loads(text)
     except ValueError:
-        return []
+        return ()
     if not isinstance(entries, list):
-        return []
-    return [entry for entry in entries if _readable(entry)]
+        return ()
+    return tuple(entry for entry in entries if _readable(entry))
 
 
 def _readable(entry: Any) -> bool:
