@@ -72,6 +72,23 @@ async def test_one_query_for_each_signal_of_all_models_and_only_dialects_in_use(
     assert (n.waiting, n.running, n.kv_usage) == (0.0, 1.0, 0.7), "an older vLLM's name"
 
 
+async def test_it_tells_whose_numbers_changed_and_nothing_of_the_others(prometheus):
+    changed: list[str] = []
+    signals = PrometheusSignals(prometheus.url, lambda: {"vllm"}, on_change=changed.append)
+
+    async def poll(running: str, age: str) -> list[str]:
+        changed.clear()
+        m, n = sample(running), sample("1", model="n", pod="n-0")
+        ages = [sample(age), sample(age, model="n", pod="n-0")]
+        answer(prometheus, waiting=[sample("0")], running=[m, n], age=ages)
+        await signals.poll()
+        return sorted(changed)
+
+    assert await poll("3", age="1") == ["ns/m", "ns/n"]
+    assert await poll("3", age="2") == []
+    assert await poll("8", age="1") == ["ns/m"]
+
+
 @pytest.mark.parametrize("fault", ["status", "hang", "gone"])
 async def test_failure_is_said_and_the_last_answer_stays_until_it_is_too_old(prometheus, fault):
     answer(prometheus, waiting=[sample("2")], running=[sample("3")], age=[sample("1")])
