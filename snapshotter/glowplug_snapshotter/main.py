@@ -46,7 +46,9 @@ def _run(options: argparse.Namespace) -> Event:
     if options.command == "restore":
         from glowplug_snapshotter.restore import Request, restore
 
-        request = Request(options.url, options.kind, options.digest, options.endpoint, options.to)
+        request = Request(
+            options.url, options.kind, options.digest, options.endpoint, options.to, options.cache
+        )
         if options.socket is None:
             return restore(request, emit)
         from glowplug_snapshotter.serve import serve
@@ -82,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _from(restore)
     restore.add_argument("--kind", required=True, choices=("snapshot", "source"))
     restore.add_argument("--to", required=True, type=Path, metavar="DIR")
+    restore.add_argument("--cache", metavar="URL", help="the node's cache of the store, if it runs")
     restore.add_argument("--socket", type=Path, metavar="PATH", help="stay, and serve launchers")
     restore.add_argument("--termination-log", metavar="PATH")
 

@@ -56,9 +56,14 @@ class Plan:
         return blake3(json.dumps(identity).encode()).hexdigest()
 
 
-def plan_snapshot(url: str, digest: str | None, endpoint: str | None) -> Plan:
-    """Read the manifest behind a store's URL and digest, or a manifest's own URL."""
-    reader, body, digest = open_manifest(url, digest, endpoint)
+def plan_snapshot(
+    url: str, digest: str | None, endpoint: str | None, cache: str | None = None
+) -> Plan:
+    """Read the manifest behind a store's URL and digest, or a manifest's own URL.
+
+    `cache` is the address of a node's cache of that store, which is asked first.
+    """
+    reader, body, digest = open_manifest(url, digest, endpoint, cache)
     items = [
         Item(file.path, Entry(blob_key(file.blake3), file.size), file.crc32c) for file in body.files
     ]
@@ -66,7 +71,7 @@ def plan_snapshot(url: str, digest: str | None, endpoint: str | None) -> Plan:
 
 
 def open_manifest(
-    url: str, digest: str | None, endpoint: str | None
+    url: str, digest: str | None, endpoint: str | None, cache: str | None = None
 ) -> tuple[Reader, Manifest, str]:
     """Return the store's reader, the manifest and its digest, which was checked.
 
@@ -82,7 +87,7 @@ def open_manifest(
         )
     if not re.fullmatch(r"blake3:[0-9a-f]{64}", wanted):
         raise SnapshotError("InvalidURL", f"{wanted!r} is not a digest: blake3:<64 hex digits>.")
-    reader = open_source(store, endpoint)
+    reader = _open_store(store, endpoint, cache, wanted)
     key = manifest_key(wanted)
     data = with_retries(lambda: reader.fetch(key, MANIFEST_LIMIT), threading.Event())
     actual = manifests.digest_of(data)
@@ -93,6 +98,14 @@ def open_manifest(
             "it was damaged or replaced; take the snapshot again.",
         )
     return reader, manifests.decode(data, reader.describe(key)), wanted
+
+
+def _open_store(store: str, endpoint: str | None, cache: str | None, digest: str) -> Reader:
+    if cache is None:
+        return open_source(store, endpoint)
+    from glowplug_snapshotter.backends.cached import CachedReader
+
+    return CachedReader(cache, digest, lambda: open_source(store, endpoint))
 
 
 def plan_source(url: str, endpoint: str | None) -> Plan:

@@ -16,13 +16,17 @@ from glowplug_snapshotter.ring import Ring, Tally
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to restore: `kind` is snapshot (proved chunk by chunk) or source (pinned, sized)."""
+    """What to restore: `kind` is snapshot (proved chunk by chunk) or source (pinned, sized).
+
+    `cache` is the address of the node's cache of that store; it may be gone.
+    """
 
     url: str
     kind: str
     digest: str | None
     endpoint: str | None
     to: Path
+    cache: str | None = None
 
     def identity(self) -> dict[str, str | None]:
         """Return what makes two restores into one directory the same."""
@@ -118,5 +122,5 @@ def _details(tally: Tally, begun: float, planned: float, copied: float, ended: f
 
 def _plan(request: Request) -> Plan:
     if request.kind == "snapshot":
-        return plan_snapshot(request.url, request.digest, request.endpoint)
+        return plan_snapshot(request.url, request.digest, request.endpoint, request.cache)
     return plan_source(request.url, request.endpoint)

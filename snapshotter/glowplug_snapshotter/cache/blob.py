@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
+import time
 from collections.abc import Callable
 
 from glowplug_snapshotter.cache.content import Content
@@ -14,6 +14,8 @@ from glowplug_snapshotter.errors import SnapshotError
 class Blob:
     """A content that is here or on its way; used by one event loop.
 
+    `wanted`: since when (monotonic) each reader waits for a chunk.
+
     A chunk may be read once its crc32c is right, the last one once the blake3 of all is: crc32c
     does not stop forgery, and peers send chunks. `fd` is open until `close`.
     """
@@ -22,7 +24,7 @@ class Blob:
         self.content = content
         self.fd = fd
         self.proved = proved or not content.crc32c
-        self.wanted: Counter[int] = Counter()
+        self.wanted: dict[int, list[float]] = {}
         self.on_wanted: Callable[[], None] = lambda: None
         self._error: SnapshotError | None = None
         self._waiting: set[asyncio.Future[None]] = set()
@@ -47,7 +49,8 @@ class Blob:
         """Wait until a chunk may be read; raises SnapshotError when it will not come."""
         if self.serves(chunk) and self._error is None:
             return
-        self.wanted[chunk] += 1
+        since = time.monotonic()
+        self.wanted.setdefault(chunk, []).append(since)
         self.on_wanted()
         try:
             while True:
@@ -57,7 +60,7 @@ class Blob:
                     return
                 await self._change()
         finally:
-            self.wanted[chunk] -= 1
+            self.wanted[chunk].remove(since)
             if not self.wanted[chunk]:
                 del self.wanted[chunk]
 

@@ -33,7 +33,7 @@ class Sight:
     first. `holders`: chunks of each peer that may be asked now. `coming`: chunks that a peer has,
     be it a busy one, or loads from the store right now. `overdue`: how many times over a chunk's
     home had its time; the node at place r may load the chunk after r of them. `first`: windows
-    that readers wait for.
+    that readers wait for, `urgent`: chunks that one has waited for too long.
     """
 
     me: str
@@ -43,6 +43,7 @@ class Sight:
     coming: Collection[int]
     overdue: Callable[[int], float]
     first: Collection[int] = ()
+    urgent: Collection[int] = ()
     store: bool = True  # may be asked now
 
 
@@ -65,12 +66,12 @@ def orders_of(blob: str, chunks: int, nodes: Collection[str]) -> list[tuple[str,
 
 def choose(sight: Sight) -> Choice | None:
     """The best fetch that may start now, None when there is none."""
-    best: tuple[tuple[bool, int, bool, int], Choice] | None = None
+    best: tuple[tuple[bool, bool, int, bool, int], Choice] | None = None
     for chunk in sight.missing:
         window = chunk // WINDOW
         mine = sight.order(chunk)[0] == sight.me
         spread = chunk if mine else int.from_bytes(_weight(sight.me, chunk, "")[:4])
-        rank = (window not in sight.first, window, not mine, spread)
+        rank = (chunk not in sight.urgent, window not in sight.first, window, not mine, spread)
         if best is not None and rank >= best[0]:
             continue
         source = _source(sight, chunk)

@@ -27,9 +27,10 @@ from glowplug_snapshotter.errors import SnapshotError
 log = logging.getLogger(__name__)
 
 TICK = 0.1  # s between looks when nothing happens
-POLL = 0.1, 1.0  # s between polls of the peers, at least and at most; else half a chunk's time
+POLL = 0.1, 0.5  # s between polls of the peers, at least and at most; else half a chunk's time
 PATIENCE = 3.0  # s without progress after which another way is tried, or thrice a chunk's time
 UNKNOWN = 4.0  # s that a chunk is thought to take before the first one came
+URGENT = 8.0  # s that a reader waits before its chunk comes before all others
 AHEAD = 4 * WINDOW  # missing chunks looked at
 LONGEST = 30.0  # s after which a peer's chunk is given up, or ten times the usual time
 PER_PEER = 2  # fetches from one peer at a time
@@ -139,10 +140,7 @@ class Download:
         """Learn who else brings this content or has it, and so which chunk is whose."""
         peers, before, now = self._means.peers, self._reports, time.monotonic()
         self._reports = await peers.poll(self._content)
-        nodes = frozenset({peers.me, *self._reports, *peers.heard(self._content.blake3)})
-        if nodes != self._nodes:
-            self._nodes = nodes
-            self._orders = orders_of(self._content.blake3, len(self._content.crc32c), nodes)
+        self._share_out()
         nothing = Report()
         for chunk in self._left_since:  # a home that gets on is waited for
             home = self._orders[chunk][0]
@@ -150,7 +148,16 @@ class Download:
             if len(report.chunks) > len(before.get(home, nothing).chunks):
                 self._left_since[chunk] = now
 
+    def _share_out(self) -> None:
+        """Give each chunk its home among those who bring the content, newcomers at once."""
+        peers, name = self._means.peers, self._content.blake3
+        nodes = frozenset({peers.me, *self._reports, *peers.heard(name)})
+        if nodes != self._nodes:
+            self._nodes = nodes
+            self._orders = orders_of(name, len(self._content.crc32c), nodes)
+
     def _start_fetches(self) -> None:
+        self._share_out()
         while self._means.slots.free:
             choice = choose(self._sight()) or self._second()
             if choice is None:
@@ -189,6 +196,7 @@ class Download:
             coming=coming - self._suspects.keys(),
             overdue=lambda chunk: (now - self._left_since[chunk]) / self._patience,
             first=wanted,
+            urgent={c for c, since in self.blob.wanted.items() if now - min(since) > URGENT},
             store=self._busy(STORE) < self._means.upstream.streams,
         )
 

@@ -132,14 +132,20 @@ class Library:
             yield blob
 
     def report(self, name: str) -> tuple[Iterable[int], Iterable[int]] | None:
-        """Say what a peer may get of a content: (chunks here, chunks that come from the store)."""
+        """Say what a peer may get of a content: (chunks here, chunks that come from the store).
+
+        None where it is not here and will not be. Of what this node will bring next there is
+        nothing yet, but peers leave it its share.
+        """
         content, one = self._contents.get(name), self._open.get(name)
         if content is None:
             return None
         if one is not None:
             return one.blob.sources, one.download.coming if one.download is not None else ()
-        whole = name in self._whole and name not in self._doubtful
-        return (range(len(content.crc32c)), ()) if whole else None
+        if name in self._whole and name not in self._doubtful:
+            return range(len(content.crc32c)), ()
+        soon = any(name in self._snapshots.get(digest, ()) for digest in self._walks)
+        return ((), ()) if soon else None
 
     async def prefetch(self, digest: str, *, pin: bool) -> tuple[int, int]:
         """Begin to bring a whole snapshot; return (bytes that are here whole, bytes of all)."""

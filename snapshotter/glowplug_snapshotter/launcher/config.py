@@ -24,6 +24,7 @@ class Restore:
     kind: str
     digest: str | None
     endpoint: str | None
+    cache: str | None  # the node's cache of the store
     socket: str  # of the sidecar
     unlink_after_load: bool
 
@@ -100,6 +101,7 @@ def _restore(body: dict[str, Any]) -> Restore:
         kind=body.get("kind") or "",
         digest=body.get("digest"),
         endpoint=body.get("endpoint"),
+        cache=body.get("cache"),
         socket=body.get("socket") or "",
         unlink_after_load=bool(body.get("unlinkAfterLoad", False)),
     )

@@ -98,6 +98,8 @@ def _command(restore: Restore, model_dir: str) -> tuple[str, ...]:
         command += ["--digest", restore.digest]
     if restore.endpoint:
         command += ["--endpoint", restore.endpoint]
+    if restore.cache:
+        command += ["--cache", restore.cache]
     return (*command, "--to", model_dir)
 
 
