@@ -80,7 +80,8 @@ def _release(where: Paths) -> None:
         crds = ["-f", str(REPOSITORY / "crds")]
         lifecycle.kubectl(where, "apply", "--server-side", "--force-conflicts", *crds)
         words = ("upgrade", "--install", RELEASE, CHART, "--create-namespace", "--skip-crds")
-        helm(where, *words, values=values(where) | one_each)
+        # A test that was killed may have left Deployments that kubectl scaled, which are its then.
+        helm(where, *words, "--force-conflicts", values=values(where) | one_each)
     console.print("[green]✓[/] Glowplug installed")
 
 
