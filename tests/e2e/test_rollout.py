@@ -125,7 +125,7 @@ async def test_busy_replicas_that_are_no_longer_wanted_end_what_they_stream(stac
             ):
                 stack.kubectl("scale", KIND, name, "--replicas=3")
                 await stack.until(lambda: stack.ready_replicas(name) == 3, 120)
-                with long_streams(stack, name, 4) as streams:
+                with long_streams(stack, name, 6) as streams:
                     await stack.until(lambda: min(map(stack.in_flight, stack.pods(name))), 60)
                     way()
                     victims = await stack.until(lambda: stack.draining(name), 120, pause=0.1)
