@@ -98,7 +98,7 @@ def install(server: Server, crd: dict[str, Any]) -> None:
     path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
     query = "?fieldManager=test&force=true&fieldValidation=Strict"
     server.send("PATCH", path + query, crd, type="apply-patch+yaml").body  # noqa: B018
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         conditions = server.send("GET", path).body["status"]["conditions"] or []
         states = {c["type"]: c["status"] for c in conditions}

@@ -207,7 +207,7 @@ async def test_a_model_at_zero_is_served_once_its_pod_is_there(
         await asyncio.sleep(0.3)
         assert not asking.done()
         fake.phase = "ready"
-        assert await asyncio.wait_for(asking, 10) == 200
+        assert await asyncio.wait_for(asking, 60) == 200
         assert fake.asked == [{"model": "smol-served", "messages": []}]
         line = await _demand(demand, f"{namespace}/smol", held=0, completions=1)
         assert line["pods"] == {pod["metadata"]["uid"]: 0}
@@ -221,12 +221,12 @@ async def test_a_model_at_zero_is_served_once_its_pod_is_there(
 
         # Deleted while a request is held: it is told.
         await client.delete(MODELDEPLOYMENTS, "smol", namespace)
-        assert await asyncio.wait_for(asking, 10) == 404
+        assert await asyncio.wait_for(asking, 60) == 404
         await _listed(http, gateway, [])
         await client.delete(PODS, name, namespace, grace_seconds=0)
 
     gateway.process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(gateway.process.wait(), 10) == 0
+    assert await asyncio.wait_for(gateway.process.wait(), 60) == 0
     log = await gateway.log
     assert not [line for line in log if line["level"] in ("warning", "error")], log
     assert "Paris" not in json.dumps(log)
@@ -239,7 +239,7 @@ async def _post(http: aiohttp.ClientSession, gateway: Running, body: dict[str, A
 
 
 async def _listed(http: aiohttp.ClientSession, gateway: Running, expected: list[str]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             async with http.get(gateway.url("/v1/models")) as response:
                 models = (await response.json())["data"]
@@ -250,7 +250,7 @@ async def _listed(http: aiohttp.ClientSession, gateway: Running, expected: list[
 
 async def _demand(response: aiohttp.ClientResponse, model: str, **numbers: Any) -> dict[str, Any]:
     """Read on until the model's numbers are these."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             entry = json.loads(await response.content.readline())["models"].get(model, {})
             if entry and entry.items() >= numbers.items():

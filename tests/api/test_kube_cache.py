@@ -26,7 +26,7 @@ async def cache(client: Client, namespace: str) -> AsyncIterator[WatchCache[PodR
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
