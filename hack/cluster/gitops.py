@@ -56,7 +56,7 @@ def ensure_argocd(paths: Paths) -> Path:
 
 def _build(directory: Path) -> None:
     """Its program under the name of each part, and the manifests of its version."""
-    console.print("building Argo CD: once, about 5 min")
+    console.print("building Argo CD: once, about 4 min")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     program = directory / "argocd"

@@ -1,6 +1,7 @@
 """Argo CD's own controller installs the charts and a model from git, by the files that we ship.
 
-What needs no node is in tests/api/test_argocd.py. One Argo CD and one release serve all tests of this file; the last one takes the release away.
+What needs no node is in tests/api/test_argocd.py. One Argo CD and one release serve all tests here;
+the last one takes the release away.
 """
 
 from __future__ import annotations
