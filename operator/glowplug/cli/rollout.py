@@ -89,13 +89,19 @@ def _state(pod: Mapping[str, Any]) -> str:
 
 
 def sentence(found: Sequence[Revision], wanted: int | None) -> str:
-    """Say how far the rollout to `wanted` replicas is; it ends when no old replica is left."""
+    """Say how far the rollout to `wanted` replicas is.
+
+    It has ended when no replica of an older revision is left and all that are wanted are ready.
+    """
     new = [revision for revision in found if revision.updated]
     old = [revision for revision in found if not revision.updated]
     parts = [*_updated(new, wanted), *_left(old)]
     if not parts:
         return "No replica of any revision."
-    return f"{'Rolling out' if old else 'Rolled out'}: {', '.join(parts)}."
+    ready = sum(revision.ready for revision in new)
+    active = sum(revision.active for revision in new)
+    ended = not old and ready == active == (active if wanted is None else wanted)
+    return f"{'Rolled out' if ended else 'Rolling out'}: {', '.join(parts)}."
 
 
 def _updated(new: Sequence[Revision], wanted: int | None) -> Iterator[str]:

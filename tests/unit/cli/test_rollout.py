@@ -26,11 +26,11 @@ def pod(revision: str, state: str = "ready", born: str = "10:00") -> dict[str, A
     ("pods", "wanted", "told"),
     [
         ([], 0, "No replica of any revision."),
-        ([], 3, "Rolled out: 0 of 3 updated (0 ready)."),
+        ([], 3, "Rolling out: 0 of 3 updated (0 ready)."),
         ([pod("new"), pod("new")], 2, "Rolled out: 2 of 2 updated (all ready)."),
         ([pod("new"), pod("new")], None, "Rolled out: 2 updated (all ready)."),
         ([pod("new", "ended"), pod("new")], 1, "Rolled out: 1 of 1 updated (all ready)."),
-        ([pod("new"), pod("new", "starting")], 2, "Rolled out: 2 of 2 updated (1 ready)."),
+        ([pod("new"), pod("new", "starting")], 2, "Rolling out: 2 of 2 updated (1 ready)."),
         (
             [pod("new"), pod("new", "draining")],
             1,
