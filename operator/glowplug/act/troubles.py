@@ -62,9 +62,12 @@ def _container_trouble(pod: PodRecord, container: ContainerRecord) -> Trouble | 
             f"Pod {pod.name} cannot start container {container.name}: {told or waiting}.",
             missing_secret=_missing_secret(container.waiting_message),
         )
-    if container.running or not (container.restart_count or waiting == "CrashLoopBackOff"):
-        return None
-    return _ended(pod, container)
+    # One that runs again and is not ready yet is in the trouble that ended the last one.
+    well = container.running and (container.ready or pod.ready)
+    done = not container.running and waiting is None and container.exit_code == 0
+    if waiting == "CrashLoopBackOff" or (container.restart_count and not (well or done)):
+        return _ended(pod, container)
+    return None
 
 
 def _ended(pod: PodRecord, container: ContainerRecord) -> Trouble:
@@ -75,9 +78,9 @@ def _ended(pod: PodRecord, container: ContainerRecord) -> Trouble:
             "engine.resources.limits.memory.",
         )
     reason, told = _last_words(container.message)
-    restoring = container.name == meta.CONTAINER_RESTORE or reason is not None
+    restoring = container.name == meta.CONTAINER_RESTORE or reason not in (None, "EngineFailed")
     return Trouble(
-        "RestoreFailed" if restoring else "EngineExited",
+        "RestoreFailed" if restoring else reason or "EngineExited",
         f"Container {container.name} of Pod {pod.name} ended with exit code {container.exit_code} "
         f"after {container.restart_count} restarts"
         + (f": {told}" if told else f"; see kubectl logs {pod.name} -p."),
@@ -85,7 +88,7 @@ def _ended(pod: PodRecord, container: ContainerRecord) -> Trouble:
 
 
 def _last_words(message: str | None) -> tuple[str | None, str]:
-    """The snapshotter's (reason, sentence) if it left one, else the end of what was left."""
+    """(reason, sentence) that snapshotter or launcher left, else the end of what was left."""
     if not message:
         return None, ""
     for line in reversed(message.strip().splitlines()):
@@ -93,8 +96,12 @@ def _last_words(message: str | None) -> tuple[str | None, str]:
             event = json.loads(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and event.get("event") == "error":
+        if not isinstance(event, dict):
+            continue
+        if event.get("event") == "error":
             return str(event.get("reason", "Error")), _quote(str(event.get("message", "")))
+        if (event.get("logger"), event.get("event")) == ("glowplug-launcher", "failed"):
+            return "EngineFailed", _quote(str(event.get("error", "")))
     return None, _quote(message)
 
 

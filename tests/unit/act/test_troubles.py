@@ -41,6 +41,13 @@ def error(reason: str, message: str) -> str:
     return json.dumps({"event": "error", "reason": reason, "message": message})
 
 
+LAUNCHER = json.dumps(
+    {"logger": "glowplug-launcher", "event": "failed", "error": "The engine exited with code 3."}
+)
+AGAIN = replace(RUNNING, ready=False, restart_count=1, exit_code=3, message=LAUNCHER)
+"""It runs once more, and is not ready yet."""
+
+
 @pytest.mark.parametrize(
     ("container", "reason", "told"),
     [
@@ -65,6 +72,10 @@ def error(reason: str, message: str) -> str:
             "no key x in bucket b",
         ),
         (crashed(name="restore", message="gone"), "RestoreFailed", "gone"),
+        (crashed(message=f"CUDA is unhappy\n{LAUNCHER}\n"), "EngineFailed", "exited with code 3"),
+        (AGAIN, "EngineFailed", "exited with code 3"),
+        (replace(AGAIN, ready=True), None, ""),
+        (replace(AGAIN, running=False, exit_code=0, message=None), None, ""),
         (crashed(message="x" * 5000 + " the end"), "EngineExited", "the end"),
     ],
 )
