@@ -80,7 +80,7 @@ async def test_a_long_list_comes_in_pages_and_whole(client, namespace):
     for i in range(520):
         await client.create(CONFIGMAPS, config_map(f"c{i:03}"), namespace)
     pages = [page async for page in client.pages(CONFIGMAPS, namespace)]
-    assert [len(page["items"]) for page in pages][:1] == [500]
+    assert [len(page["items"]) for page in pages][:2] == [250, 250]
     assert len({page["metadata"]["resourceVersion"] for page in pages}) == 1
     names = {obj["metadata"]["name"] for obj in await client.list(CONFIGMAPS, namespace)}
     assert {f"c{i:03}" for i in range(520)} <= names

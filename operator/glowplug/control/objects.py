@@ -108,6 +108,7 @@ class Kind(Generic[T]):
         async for page in client.pages(self.resource):
             version = int(page["metadata"]["resourceVersion"])
             held += [self._hold(item) for item in page.get("items") or ()]
+            page.clear()  # before the next one is read
         self._store.replace(held, version)
 
     def _hold(self, body: Json) -> Held[T]:

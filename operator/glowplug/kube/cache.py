@@ -132,6 +132,7 @@ class WatchCache(Generic[T]):
             version = int(page["metadata"]["resourceVersion"])
             trimmed = (self._record(item) for item in page.get("items") or ())
             records += [record for record in trimmed if record is not None]
+            page.clear()  # before the next one is read
         if version < floor:
             # A list is never older than what was seen before it, unless etcd was restored.
             logger.warning("%s: the server's history went back; starting afresh", self._what)
