@@ -122,6 +122,7 @@ def _launch(recipe: Recipe) -> dict[str, Any]:
             "kind": weights.kind,
             "digest": weights.digest,
             "endpoint": weights.endpoint,
+            "cache": weights.cache,
             "socket": RESTORE_SOCKET if mode == "sidecar" else None,
             "unlinkAfterLoad": True,
         },
@@ -140,6 +141,8 @@ def restore_container(recipe: Recipe) -> Json:
         args += ["--digest", weights.digest]
     if weights.endpoint:
         args += ["--endpoint", weights.endpoint]
+    if weights.cache:
+        args += ["--cache", weights.cache]
     if beside:
         args += ["--socket", RESTORE_SOCKET]
     args += ["--termination-log", "/dev/termination-log"]

@@ -20,6 +20,8 @@ from glowplug.kube import Json
 ANNOTATION_POOL = f"{meta.GROUP}/pool"
 ANNOTATION_RUNG = f"{meta.GROUP}/rung"
 ANNOTATION_GPUS = f"{meta.GROUP}/gpus"
+ANNOTATION_SNAPSHOT = f"{meta.GROUP}/snapshot"
+"""The digest that the Pod restores through its node's cache."""
 
 _STOP_MARGIN_S = 10
 
@@ -98,6 +100,8 @@ def _annotations(recipe: Recipe) -> dict[str, str]:
         meta.ANNOTATION_REPLICAS: orjson.dumps([replica]).decode(),
         ANNOTATION_GPUS: str(deployment.spec.gpu.count),
     }
+    if recipe.weights.cache is not None and recipe.weights.digest is not None:
+        annotations[ANNOTATION_SNAPSHOT] = recipe.weights.digest
     if placement.pool is not None:
         annotations[ANNOTATION_POOL] = placement.pool
     if placement.rung is not None:

@@ -15,11 +15,15 @@ RESTORE_MEMORY = 256 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The operator's default destination of snapshots (the chart's `store`)."""
+    """The operator's default destination of snapshots (the chart's `store`).
+
+    `cache` is the address at which each node's cache of it is reached.
+    """
 
     url: str
     endpoint: str | None = None
     secret: str | None = None
+    cache: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class Weights:
     endpoint: str | None = None
     secret: str | None = None
     snapshot: str | None = None
+    cache: str | None = None
 
     @property
     def claim(self) -> tuple[str, str] | None:
@@ -69,6 +74,7 @@ def weights_of(
                 endpoint=target.endpoint,
                 secret=target.secret,
                 snapshot=snapshot.metadata.name,
+                cache=target.cache,
             )
     return Weights(
         url=model.source,

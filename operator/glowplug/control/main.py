@@ -11,6 +11,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,10 +20,11 @@ from prometheus_client import disable_created_metrics
 from glowplug.act.launcher import LauncherMissingError, load_launcher
 from glowplug.act.weights import Store
 from glowplug.control.logs import configure
-from glowplug.control.model import Settings
+from glowplug.control.model import CacheSettings, Settings
 from glowplug.control.operator import Operator
 from glowplug.control.server import serve
 from glowplug.kube import Client, Json
+from glowplug_snapshotter.cache.auth import Key
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--store-url", default=env("GLOWPLUG_STORE_URL"), help="snapshots go to s3://bucket/prefix")
     add("--store-endpoint", default=env("GLOWPLUG_STORE_ENDPOINT"), help="of an S3-like store")
     add("--store-secret", default=env("GLOWPLUG_STORE_SECRET"), help="Secret of the store's keys")
+    add("--cache-url", default=env("GLOWPLUG_CACHE_URL"), help="of the nodes' caches, for Pods")
+    add(
+        "--cache-service",
+        default=env("GLOWPLUG_CACHE_SERVICE"),
+        help="NAMESPACE/NAME of the caches' headless Service: they are told of Pods ahead",
+    )
+    add("--cache-key-file", type=Path, default=env("GLOWPLUG_CACHE_KEY_FILE"), help="their key")
     add(
         "--snapshotter-image",
         default=env("GLOWPLUG_SNAPSHOTTER_IMAGE", "docker.io/glowplug/snapshotter:dev"),
@@ -77,8 +86,17 @@ def _seconds(text: str) -> float:
 def _settings(args: argparse.Namespace) -> Settings:
     store = None
     if args.store_url:
-        store = Store(args.store_url, args.store_endpoint or None, args.store_secret or None)
-    return Settings(args.loop, args.snapshotter_image, store)
+        store = Store(
+            args.store_url,
+            args.store_endpoint or None,
+            args.store_secret or None,
+            args.cache_url or None,
+        )
+    caches = None
+    if args.cache_service:
+        namespace, _, service = args.cache_service.partition("/")
+        caches = CacheSettings(namespace, service, Key.read(args.cache_key_file))
+    return Settings(args.loop, args.snapshotter_image, store, caches)
 
 
 def _own_pod() -> Json | None:

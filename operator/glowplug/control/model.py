@@ -12,6 +12,16 @@ from glowplug.act.weights import Store, weights_of
 from glowplug.api import ModelDeployment, ModelSnapshot, condition, resolve_engine
 from glowplug.control.objects import Held, Objects
 from glowplug.control.pools import Choice, choose_pool
+from glowplug_snapshotter.cache.auth import Key
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """Where the nodes' caches of the store listen: a headless Service, and the key to ask them."""
+
+    namespace: str
+    service: str
+    key: Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +31,7 @@ class Settings:
     loop: float
     snapshotter_image: str
     store: Store | None
+    caches: CacheSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

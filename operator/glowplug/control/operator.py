@@ -22,6 +22,7 @@ from glowplug.control.deciding import Decider
 from glowplug.control.handlers import Watcher
 from glowplug.control.metrics import Metrics
 from glowplug.control.model import Settings
+from glowplug.control.nodecaches import CachesAhead
 from glowplug.control.objects import Key, Objects
 from glowplug.control.observing import Observer
 from glowplug.control.pools import Pools, trim_node
@@ -85,6 +86,9 @@ class Operator:
         self.metrics = Metrics(self.objects.all)
         self._watcher = Watcher(self.objects, client)
         self._make_caches(client, namespace)
+        self._node_caches = CachesAhead(
+            client, session, settings.caches, self.pods, self.lease.held
+        )
         self._make_eyes(session, prometheus_url)
         self._make_hands(client, settings, identity, launcher)
         self.metrics.watch(self.queue.depth, self.queue.age, self.lease.held)
@@ -119,7 +123,11 @@ class Operator:
         self._timeline = PodTimeline()
         self._states = ReplicaStates(self.pods, session, on_change=self._replica_changed)
         self._cold_starts = ColdStarts(
-            self._timeline, self._states.get, self.pods.get, on_cold_start=self._started_cold
+            self._timeline,
+            self._states.get,
+            self.pods.get,
+            on_cold_start=self._started_cold,
+            path_of=self._node_caches.path_of,
         )
         self._demand = GatewayDemand(
             self._slices, session, on_demand=self._wake, on_first=self._cold_starts.first
@@ -190,6 +198,7 @@ class Operator:
             "kopf": self._watcher.watch(),
             "sweep": self._watcher.sweep(),
             "cold starts": self._tick(),
+            **self._node_caches.background(),
         }
 
     async def warm(self) -> None:

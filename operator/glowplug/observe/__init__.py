@@ -7,6 +7,7 @@ from glowplug.observe.engines import EngineSignals
 from glowplug.observe.gateways import GatewayDemand
 from glowplug.observe.history import ColdStartHistory, MeasuredLeadTimes, PathStats
 from glowplug.observe.launchers import ReplicaStates
+from glowplug.observe.nodecaches import CacheSlice, NodeCaches, trim_cache_slice
 from glowplug.observe.prometheus import Health, PrometheusSignals
 from glowplug.observe.replicas import Census, Seen, census, model_keys
 from glowplug.observe.slices import SliceRecord, trim_slice
@@ -15,6 +16,7 @@ from glowplug.observe.state import ReplicaState, StageSpan
 from glowplug.observe.timeline import PodTimeline
 
 __all__ = [
+    "CacheSlice",
     "Census",
     "ColdStart",
     "ColdStartHistory",
@@ -26,6 +28,7 @@ __all__ = [
     "Health",
     "MeasuredLeadTimes",
     "ModelSignals",
+    "NodeCaches",
     "PathStats",
     "PodTimeline",
     "PrometheusSignals",
@@ -38,5 +41,6 @@ __all__ = [
     "census",
     "model_keys",
     "signals",
+    "trim_cache_slice",
     "trim_slice",
 ]

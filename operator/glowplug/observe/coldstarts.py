@@ -24,7 +24,7 @@ class ColdStarts:
     """Cold starts of every model.
 
     state_of: a replica's launcher state; pod_of: (namespace, name) -> its Pod, both None if
-    unknown; on_cold_start(start): one more is known whole.
+    unknown; on_cold_start(start): one more is known whole; path_of(pod uid): its start path.
     """
 
     def __init__(
@@ -34,12 +34,14 @@ class ColdStarts:
         pod_of: Callable[[str, str], PodRecord | None],
         *,
         on_cold_start: Callable[[ColdStart], None] = lambda start: None,
+        path_of: Callable[[str], str] = lambda uid: "cold",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._timeline = timeline
         self._state_of = state_of
         self._pod_of = pod_of
         self._on_cold_start = on_cold_start
+        self._path_of = path_of
         self._clock = clock
         self._histories: dict[str, ColdStartHistory] = {}
         self._starts: dict[str, Start] = {}  # by Pod uid, of replicas that became ready
@@ -74,7 +76,8 @@ class ColdStarts:
         start = start_of(self._timeline.get(replica.pod_uid), state, restored)
         self._starts[replica.pod_uid] = start
         if start.seconds is not None:
-            self.history(f"{replica.namespace}/{replica.model}").add_lead("cold", start.seconds)
+            history = self.history(f"{replica.namespace}/{replica.model}")
+            history.add_lead(self._path_of(replica.pod_uid), start.seconds)
         if replica.pod_uid in self._pending:
             self._finish(replica.pod_uid)
 
@@ -93,6 +96,6 @@ class ColdStarts:
     def _finish(self, uid: str) -> None:
         _, first = self._pending.pop(uid)
         start = self._starts.get(uid) or Start(self._timeline.get(uid))
-        done = cold_start(first, start)
+        done = cold_start(first, start, self._path_of(uid))
         self.history(first.model).add(done)
         self._on_cold_start(done)

@@ -273,3 +273,29 @@ def test_a_snapshot_does_not_roll_replicas_but_new_ones_use_it() -> None:
     assert before["metadata"]["labels"] == after["metadata"]["labels"]
     assert launch(after)["restore"]["digest"] == "blake3:ab"
     assert after["spec"]["containers"][0]["envFrom"] == [{"secretRef": {"name": "write"}}]
+
+
+@pytest.mark.parametrize("restore", ["Process", "Sidecar"])
+def test_only_what_lies_in_the_store_is_read_through_the_nodes_cache(restore: str) -> None:
+    model = deployment(engine=engine(restore=restore))
+    snapshot = ModelSnapshot.model_validate(
+        {
+            "metadata": {"name": "m-1", "namespace": "ns"},
+            "spec": {"source": "s3://models/m"},
+            "status": {
+                "digest": "blake3:ab",
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        }
+    )
+    store = Store("s3://snapshots/x", cache="http://glowplug-cache.caches")
+    pod = rendered(model, weights_of(model, snapshot, store))
+    assert pod["metadata"]["annotations"]["glowplug.dev/snapshot"] == "blake3:ab"
+    assert launch(pod)["restore"]["cache"] == "http://glowplug-cache.caches"
+    assert launch(pod)["restore"]["from"] == "s3://snapshots/x", "the way when the cache is gone"
+    if restore == "Sidecar":
+        args = pod["spec"]["containers"][1]["args"]
+        assert args[args.index("--cache") + 1] == "http://glowplug-cache.caches"
+    source = rendered(model, weights_of(model, None, store))
+    assert launch(source)["restore"]["cache"] is None
+    assert "glowplug.dev/snapshot" not in source["metadata"]["annotations"]
