@@ -73,3 +73,8 @@ namespaceSelector:
 podSelector:
   matchLabels: {{- include "glowplug.selector" . | nindent 4 }}
 {{- end }}
+
+{{- /* The Secret with the key that the nodes' caches share with the operator. */ -}}
+{{- define "glowplug.cacheKey" -}}
+{{ .Values.cache.keySecretName | default "glowplug-cache-key" }}
+{{- end }}

@@ -21,7 +21,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--endpoint", metavar="URL", help="S3-compatible store")
     add("--directory", required=True, type=Path, metavar="DIR", help="on this node's disk")
     add("--budget", required=True, type=_bytes, metavar="BYTES", help="such as 400Gi")
-    add("--host", default="0.0.0.0", metavar="ADDRESS", help="to listen on (0.0.0.0)")
+    add("--host", metavar="ADDRESS", help="to listen on (every address)")
     add("--port", type=int, default=9420, help="for Pods (9420)")
     add("--peer-port", type=int, default=9421, help="for peers, probes and metrics (9421)")
     add("--advertise", default=os.environ.get("POD_IP"), metavar="ADDRESS", help="own, for peers")

@@ -39,7 +39,7 @@ class Settings:
     endpoint: str | None
     directory: Path
     budget: int
-    host: str = "0.0.0.0"
+    host: str | None = None  # to listen on; None is every address, IPv6 ones too
     port: int = 9420
     peer_port: int = 9421
     advertise: str | None = None  # the own host, as peers see it
@@ -70,7 +70,7 @@ class Daemon:
         """Take over the directory and listen."""
         settings, clock, wall = self.settings, time.monotonic, time.time
         found = await self._slots.run(self._disk.open)
-        me = join(settings.advertise or settings.host, settings.peer_port)
+        me = join(settings.advertise or settings.host or "127.0.0.1", settings.peer_port)
         known = self._discovery.addresses
         self._peers = Peers(me, self._key, known, clock=clock, wall=wall)
         means = Means(self._disk, self._upstream, self._peers, self._slots, self._from_peers)

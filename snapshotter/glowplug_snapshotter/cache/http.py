@@ -77,7 +77,7 @@ class Server:
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> None:
+    async def start(self, host: str | None, port: int) -> None:
         """Listen."""
         self._server = await asyncio.start_server(self._accept, host, port, limit=HEAD_LIMIT)
 
