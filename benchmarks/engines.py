@@ -71,5 +71,9 @@ def _loopback_socket(port: int) -> socket.socket:
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-    made.bind(("0.0.0.0", port))
+    try:
+        made.bind(("0.0.0.0", port))
+    except OSError as error:
+        told = f"port {port} is taken: the benchmark answers there for every simulated Pod"
+        raise RuntimeError(told) from error
     return made

@@ -14,7 +14,6 @@ import time
 from contextlib import AsyncExitStack
 
 import aiohttp
-from engines import Engines
 from report import Report
 from simulated import NAMESPACE, OPERATOR, Arrivals, Program, Site, measure, site, until
 
@@ -122,7 +121,6 @@ async def run(quick: bool) -> Report:
     async with AsyncExitStack() as stack:
         nodes = models * EACH // 800 + 1
         made = await stack.enter_async_context(site(nodes, gpus=1000))
-        await Engines().serve(stack)
         report.add(case, OURS, "created from nothing", "s", await populate(made, models, nodes))
         operator, _ = await first_pass(made, models, report, case)
         await asyncio.sleep(10)
