@@ -6,6 +6,7 @@ the last one takes the release away.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -29,7 +30,14 @@ KIND = "modeldeployments.glowplug.dev"
 MODEL = "smollm2"
 FILE = f"models/{MODEL}.yaml"
 
-pytestmark = [pytest.mark.replaces_release, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.replaces_release,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        "GLOWPLUG_SOAK" not in os.environ,
+        reason="about 6 minutes: GLOWPLUG_SOAK=1 pytest tests/e2e/test_argocd.py",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
