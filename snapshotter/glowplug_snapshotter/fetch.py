@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from collections import deque
@@ -31,7 +30,8 @@ class Usual:
         """Say whether a range of `count` bytes lags far behind the others."""
         if len(self._recent) < 2:
             return seconds > UNKNOWN
-        return seconds > max(PATIENCE, FACTOR * statistics.median(list(self._recent)) * count)
+        ordered = sorted(self._recent)
+        return seconds > max(PATIENCE, FACTOR * ordered[len(ordered) // 2] * count)
 
 
 class Fetch:

@@ -15,6 +15,7 @@ from glowplug_snapshotter.errors import SnapshotError
 
 VERSION = 1
 CHUNK_SIZE = 16 * 1024 * 1024
+CHUNK_LIMIT = 64 * 1024 * 1024  # bytes; a restore holds a few chunks in memory
 MANIFEST_LIMIT = 256 * 1024 * 1024  # bytes; a 10 TB model's manifest stays below it
 SIZE_LIMIT = 1 << 50  # bytes of one file
 HEX_DIGITS = frozenset("0123456789abcdef")
@@ -102,7 +103,7 @@ def decode(data: bytes, where: str) -> Manifest:
                 f"it has version {body['version']}, this program reads version {VERSION}: "
                 "use a newer glowplug-snapshotter"
             )
-        chunk_size = _whole(body["chunkSize"], "chunkSize", 4096, 1 << 30)
+        chunk_size = _whole(body["chunkSize"], "chunkSize", 4096, CHUNK_LIMIT)
         files = tuple(decode_file(entry, chunk_size) for entry in body["files"])
         paths = [file.path for file in files]
         if len(set(paths)) != len(paths):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -38,6 +37,8 @@ def with_retries(
                 on_error(error)
             if attempt == attempts:
                 raise
+        import random  # only once something went wrong
+
         stop.wait(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, LONGEST_PAUSE)
     raise AssertionError("unreachable: attempts >= 1")

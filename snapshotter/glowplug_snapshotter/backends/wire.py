@@ -144,7 +144,7 @@ class Connection:
         else:
             # The kernel fills the whole view in one call: a tenth less CPU than piece by piece.
             self._socket.settimeout(None)
-            wait = struct.pack("ll", int(TIMEOUT), 0)
+            wait = struct.pack("ll", int(TIMEOUT), int(TIMEOUT % 1 * 1e6))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
             self._flags = socket.MSG_WAITALL

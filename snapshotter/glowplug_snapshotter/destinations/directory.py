@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import mmap
 import os
@@ -16,7 +15,6 @@ from typing import Any
 from glowplug_snapshotter.destinations import Room, Target
 from glowplug_snapshotter.destinations.files import WORTH_CARE, DirectFile, PlainFile
 from glowplug_snapshotter.destinations.journal import Journal
-from glowplug_snapshotter.destinations.mapped import MappedFile
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.launcher.weights import MARKER, file_system
 from glowplug_snapshotter.manifest import safe_path
@@ -68,8 +66,7 @@ class Directory:
         """Open the file under its temporary name."""
         temporary = self._partial / item.path
         size = item.entry.size
-        large = MappedFile if self._in_memory else DirectFile
-        kind = large if size >= WORTH_CARE else PlainFile
+        kind = self._kind() if size >= WORTH_CARE else PlainFile
         with self._translated():
             temporary.parent.mkdir(parents=True, exist_ok=True)
             file = kind(temporary, size, lambda: self._name(item.path), durable=not self._in_memory)
@@ -128,6 +125,13 @@ class Directory:
                 return None
         result: dict[str, Any] = marker["result"]
         return result
+
+    def _kind(self) -> type[PlainFile]:
+        if not self._in_memory:
+            return DirectFile
+        from glowplug_snapshotter.destinations.mapped import MappedFile
+
+        return MappedFile
 
     def _name(self, path: str) -> None:
         final = self.root / path
@@ -215,6 +219,8 @@ class _Translating:
         self._file.close()
 
     def _check_sha256(self, expected: str) -> None:
+        import hashlib
+
         path = self._directory._partial / self._item.path
         with open(path, "rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
