@@ -80,6 +80,15 @@ def test_both_programs_understand_what_they_are_given(render) -> None:
     assert told.cache_service == given.peers_service == "glowplug-cache/glowplug-cache-peers"
 
 
+@pytest.mark.parametrize("made", ["true", "false"])
+def test_its_namespace_is_made_and_labelled_unless_it_is_there(render, made: str) -> None:
+    objects = render(*ENABLED, f"cache.createNamespace={made}")
+    labels = [o["metadata"]["labels"] for o in objects if o["kind"] == "Namespace"]
+    assert len(labels) == (made == "true")
+    for one in labels:
+        assert one["pod-security.kubernetes.io/enforce"] == "privileged"
+
+
 def test_pods_reach_their_own_nodes_daemon_only(render) -> None:
     objects = render(*ENABLED)
     service = only(objects, "Service", "glowplug-cache")["spec"]
