@@ -14,17 +14,18 @@ from pathlib import Path
 from glowplug_snapshotter.cache import command as cache
 from glowplug_snapshotter.cancel import Cancelled, raise_on_signal
 from glowplug_snapshotter.errors import SnapshotError
-from glowplug_snapshotter.events import Event, error_event, stdout_emitter, write_termination_log
+from glowplug_snapshotter.events import Emit, Event, error_event, write_termination_log
+from glowplug_snapshotter.progress import terminal_emitter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status: 0 done, 1 failed with a sentence, 143 cancelled."""
     options = _parser().parse_args(argv)
-    emit = stdout_emitter()
+    emit = terminal_emitter()
     try:
         if options.command != "cache":  # which ends in its own way
             raise_on_signal()
-        last = _run(options)
+        last = _run(options, emit)
         status = 0
     except Cancelled:
         sentence = "The work was cancelled; no torn file was left."
@@ -41,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _run(options: argparse.Namespace) -> Event:
-    emit = stdout_emitter()
+def _run(options: argparse.Namespace, emit: Emit) -> Event:
     if options.command == "restore":
         from glowplug_snapshotter.restore import Request, restore
 
@@ -62,6 +62,10 @@ def _run(options: argparse.Namespace) -> Event:
         from glowplug_snapshotter.verify import verify
 
         return verify(options.url, options.digest, options.endpoint, emit)
+    if options.command == "diff":
+        from glowplug_snapshotter.diff import diff
+
+        return diff(options.url, options.a, options.b, options.endpoint)
     if options.command == "cache":
         return cache.run(options, emit)
     from glowplug_snapshotter.inspect import inspect
@@ -92,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
 
     _from(commands.add_parser("inspect", help="print what a snapshot holds"))
     _from(commands.add_parser("verify", help="read a stored snapshot back and prove it"))
+
+    diff = commands.add_parser("diff", help="say how two snapshots differ")
+    diff.add_argument("a", metavar="A", help="a digest of the store, or a manifest's URL")
+    diff.add_argument("b", metavar="B")
+    diff.add_argument("--from", dest="url", metavar="URL", help="the store")
+    diff.add_argument("--endpoint", metavar="URL", help="S3-compatible store")
     return parser
 
 

@@ -118,7 +118,7 @@ def snapshotter(*arguments: object, env: dict[str, str] | None = None) -> Run:
 def write_store(folder: Path, store: Path) -> str:
     """Lay a snapshot of `folder` out below `store`, by the format's rules; return the digest."""
     files = []
-    (store / "blobs").mkdir(parents=True)
+    (store / "blobs").mkdir(parents=True, exist_ok=True)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         data = path.read_bytes()
         digest = blake3(data).hexdigest()
