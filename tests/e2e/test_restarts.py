@@ -48,18 +48,19 @@ async def test_a_rollout_of_the_gateways_and_the_loss_of_one_fail_no_request(
     stack, name = doubled, "fronted"
     engines = await _serving(stack, name, 1)
 
-    with clients(stack, name) as campaign, long_streams(stack, name, 1) as streams:
+    with clients(stack, name) as campaign:
         for _ in campaign.turns():
-            before = _gateways(stack)
-            stack.kubectl("-n", stack.system, "rollout", "restart", GATEWAY)
-            await _until_only(stack, 2, without=before)
-            lost = min(_gateways(stack))
-            stack.kubectl("-n", stack.system, "delete", "pod", lost, "--wait=false")
-            await _until_only(stack, 2, without={lost})
+            with long_streams(stack, name, 1) as streams:
+                before = _gateways(stack)
+                stack.kubectl("-n", stack.system, "rollout", "restart", GATEWAY)
+                await _until_only(stack, 2, without=before)
+                lost = min(_gateways(stack))
+                stack.kubectl("-n", stack.system, "delete", "pod", lost, "--wait=false")
+                await _until_only(stack, 2, without={lost})
+            assert [one for one in streams if not one.finished or one.error] == []
 
     print(campaign)
     assert campaign.failed == []
-    assert [one for one in streams if not one.finished or one.error] == []
     assert _uids(stack, name) == engines
 
 
@@ -114,17 +115,18 @@ async def test_a_replica_that_somebody_deletes_ends_what_it_streams_first(stack:
     name = "deleted"
     await _serving(stack, name, 2)
 
-    with clients(stack, name) as campaign, long_streams(stack, name, 3) as streams:
+    with clients(stack, name) as campaign:
         for _ in campaign.turns():
-            await stack.until(lambda: min(map(stack.in_flight, stack.pods(name))) > 0, 60)
-            victim = stack.pods(name)[0]["metadata"]
-            stack.kubectl("delete", "pod", victim["name"], "--wait=false")
-            await _until_gone(stack, name, victim["uid"])
+            with long_streams(stack, name, 3) as streams:
+                await stack.until(lambda: min(map(stack.in_flight, stack.pods(name))) > 0, 60)
+                victim = stack.pods(name)[0]["metadata"]
+                stack.kubectl("delete", "pod", victim["name"], "--wait=false")
+                await _until_gone(stack, name, victim["uid"])
+            assert [one for one in streams if not one.finished or one.error] == []
             await stack.until(lambda: stack.ready_replicas(name) == 2, 120)
 
     print(campaign)
     assert campaign.failed == []
-    assert [one for one in streams if not one.finished or one.error] == []
 
 
 async def _until_gone(stack: Stack, name: str, uid: str) -> None:
