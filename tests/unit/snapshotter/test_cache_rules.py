@@ -1,6 +1,8 @@
 """The cache's pure parts: the byte budget, who loads which chunk, ranges, signatures."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from glowplug_snapshotter.cache.auth import Key
 from glowplug_snapshotter.cache.choice import STORE, Choice, Sight, choose, orders_of
+from glowplug_snapshotter.cache.metrics import Counters, Gauges, render
 from glowplug_snapshotter.cache.ranges import asked_range, matches
 from glowplug_snapshotter.cache.shelf import Place, Shelf
 from glowplug_snapshotter.cache.throttle import Bucket
@@ -221,3 +224,11 @@ async def test_bandwidth_is_what_was_given() -> None:
         for _ in range(10):
             await bucket.take(500)
     assert waits[-1] == pytest.approx(5.0, abs=0.3), "5000 bytes at 1000 bytes/s"
+
+
+def test_metrics_md_tells_of_all_that_is_exposed() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    section = text.split("\n## Node cache\n", 1)[1].split("\n## ", 1)[0]
+    told = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
+    exposed = render(Counters(), Gauges(0, 0, 0, 0, 0, 0))
+    assert told == re.findall(r"^# TYPE (\w+) (\w+)$", exposed, re.MULTILINE)
