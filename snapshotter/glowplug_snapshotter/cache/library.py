@@ -246,7 +246,6 @@ class Library:
             self._give_up(one, unavailable(error))
         finally:
             one.download = None
-            self._means.peers.forget(name)
             self._let_go(one)
 
     async def _prove(self, one: _Open) -> None:

@@ -55,7 +55,7 @@ class Peers:
         self._wire = Wire()
         self._shunned: dict[str, float] = {}
         self._busy: dict[str, float] = {}
-        self._news: dict[str, dict[str, float]] = {}
+        self._news: dict[tuple[str, str], float] = {}  # (content, address) -> when it was said
 
     def known(self) -> tuple[str, ...]:
         """Everyone but this node who is not shunned."""
@@ -113,17 +113,16 @@ class Peers:
 
     def hear(self, blob: str, address: str) -> None:
         """Note that a peer brings a content."""
+        now = self._clock()
         if address in self._addresses():
-            self._news.setdefault(blob, {})[address] = self._clock()
+            self._news = {key: at for key, at in self._news.items() if now - at < NEWS_S}
+            self._news[blob, address] = now
 
     def heard(self, blob: str) -> set[str]:
         """Who said lately that they bring a content."""
-        told = self._news.get(blob, {})
-        return {a for a, at in told.items() if self._clock() - at < NEWS_S and self.counts(a)}
-
-    def forget(self, blob: str) -> None:
-        """Drop the news of a content that is here."""
-        self._news.pop(blob, None)
+        now = self._clock()
+        told = (a for (name, a), at in self._news.items() if name == blob and now - at < NEWS_S)
+        return {address for address in told if self.counts(address)}
 
     def accuse(self, address: str, what: str) -> None:
         """Shun a peer that sent wrong bytes."""

@@ -55,13 +55,18 @@ async def test_a_node_that_comes_later_asks_its_peers_and_not_the_store(
 
 @asynccontextmanager
 async def stranger(
-    caches: Caches, snapshot: Snapshot, chunk_body: Callable[[int], bytes], pause: float = 0.0
+    caches: Caches,
+    snapshot: Snapshot,
+    chunk_body: Callable[[int], bytes],
+    *,
+    pause: float = 0.0,
+    claims: str = "f" * (CHUNKS // 4),
 ) -> AsyncIterator[list[int]]:
-    """A peer that claims to have everything; yields the chunks that it was asked for."""
+    """A peer that claims to have everything, or less; yields the chunks that it was asked for."""
     asked: list[int] = []
 
     async def have(request: site.Request) -> site.Response:
-        return site.json_response({"here": True, "chunks": "f" * (CHUNKS // 4), "coming": []})
+        return site.json_response({"here": True, "chunks": claims, "coming": []})
 
     async def blob(request: site.Request) -> site.StreamResponse:
         first = request.http_range.start
@@ -140,6 +145,17 @@ async def test_a_slow_peer_stalls_nobody(caches: Caches, snapshot: Snapshot) -> 
         node = await caches.start()
         async with asyncio.timeout(60):
             assert await node.restore(snapshot) == snapshot.files
+
+
+async def test_a_home_that_never_loads_its_chunks_stalls_nobody(
+    caches: Caches, snapshot: Snapshot
+) -> None:
+    async with stranger(caches, snapshot, lambda chunk: b"", claims="0") as asked:
+        node = await caches.start()
+        async with asyncio.timeout(120):
+            assert await node.restore(snapshot) == snapshot.files
+    assert asked == []
+    assert caches.store_reads == CHUNKS
 
 
 async def test_peers_that_are_gone_are_done_without(caches: Caches, snapshot: Snapshot) -> None:
