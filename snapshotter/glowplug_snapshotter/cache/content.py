@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glowplug_snapshotter import manifest as manifests
 from glowplug_snapshotter.errors import SnapshotError
-from glowplug_snapshotter.manifest import File, Manifest
+from glowplug_snapshotter.manifest import File
 
 LARGEST_CHUNK = 64 * 1024 * 1024  # bytes; a daemon keeps a few buffers of this size at most
 
@@ -30,8 +31,15 @@ class Content:
         return len(self.crc32c) - 1
 
 
-def contents(manifest: Manifest, digest: str) -> list[Content]:
-    """All blobs of a snapshot, in the order of a restore: small files first, then the weights."""
+def parse(digest: str, data: bytes) -> list[Content]:
+    """All blobs of a manifest, in the order of a restore: small files first, then the weights.
+
+    Raises SnapshotError: DigestMismatch, InvalidManifest, Unsupported.
+    """
+    where = f"The manifest {digest}"
+    if manifests.digest_of(data) != digest:
+        raise SnapshotError("DigestMismatch", f"{where} is damaged.")
+    manifest = manifests.decode(data, where)
     if manifest.chunk_size > LARGEST_CHUNK:
         raise SnapshotError(
             "Unsupported",

@@ -91,14 +91,18 @@ class Disk:
         """Remove a manifest."""
         shutil.rmtree((self.root / manifest_key(digest)).parent, ignore_errors=True)
 
-    def open_blob(self, name: str) -> int:
-        """Return a descriptor of a whole blob."""
-        path = self.root / blob_key(name)
+    def open_blob(self, name: str, size: int) -> int | None:
+        """Return a descriptor of a whole blob; None when somebody took it away, or some of it."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            fd = os.open(self.root / blob_key(name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise self._translate(error) from None
+        if os.fstat(fd).st_size != size:
+            os.close(fd)
+            return None
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return fd
 
     def open_partial(self, name: str, size: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from glowplug_snapshotter import manifest as manifests
 from glowplug_snapshotter.cache import proof
 from glowplug_snapshotter.cache.blob import Blob
-from glowplug_snapshotter.cache.content import Content, contents
+from glowplug_snapshotter.cache.content import Content, parse
 from glowplug_snapshotter.cache.disk import Disk, Found
 from glowplug_snapshotter.cache.download import Download, Means
 from glowplug_snapshotter.cache.metrics import Counters
@@ -65,7 +65,7 @@ class Library:
         for digest in found.digests:
             data = self._disk.manifest(digest)
             try:
-                self._learn(digest, _parse(digest, data or b""))
+                self._learn(digest, parse(digest, data or b""))
             except SnapshotError as error:
                 log.warning("dropped a manifest: %s", error)
                 self._disk.drop_manifest(digest)
@@ -182,7 +182,7 @@ class Library:
         data = await self._means.peers.manifest(digest)
         if data is None or manifests.digest_of(data) != digest:
             data = await self._means.upstream.manifest(digest)
-        found = await self._means.slots.run(_parse, digest, data)
+        found = await self._means.slots.run(parse, digest, data)
         await self._means.slots.run(self._disk.keep_manifest, digest, data)
         self._learn(digest, found)
         return data
@@ -218,11 +218,13 @@ class Library:
     def _begin(self, content: Content) -> _Open:
         name = content.blake3
         place = self._shelf.place(name)
-        if name in self._whole:
+        fd = self._disk.open_blob(name, content.size) if name in self._whole else None
+        if fd is not None:
             proved = name not in self._doubtful
-            one = _Open(Blob(content, self._disk.open_blob(name), proved=proved), place)
+            one = _Open(Blob(content, fd, proved=proved), place)
             work = None if proved else self._prove(one)
         else:
+            self._whole.discard(name)
             fd = self._disk.open_partial(name, content.size)
             one = _Open(Blob(content, fd, proved=False), place)
             one.download = Download(one.blob, self._means)
@@ -290,9 +292,3 @@ class Library:
         if self._open.get(name) is one:
             del self._open[name]
             self._disk.touch(name)
-
-
-def _parse(digest: str, data: bytes) -> list[Content]:
-    if manifests.digest_of(data) != digest:
-        raise SnapshotError("DigestMismatch", f"The manifest {digest} is damaged.")
-    return contents(manifests.decode(data, f"The manifest {digest}"), digest)

@@ -144,6 +144,18 @@ async def test_after_a_crash_what_is_torn_is_found_and_fetched_again(
     assert caches.store_reads == 21
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"short")])
+async def test_what_somebody_took_away_is_fetched_again(
+    caches: Caches, snapshot: Snapshot, damage: Callable[[Path], object]
+) -> None:
+    node = await caches.start()
+    assert await node.restore(snapshot) == snapshot.files
+    await caches.stop(node)
+    again = await caches.start()
+    damage(caches.folder / "node" / "blobs" / snapshot.blob(WEIGHTS))
+    assert await again.restore(snapshot) == snapshot.files
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
