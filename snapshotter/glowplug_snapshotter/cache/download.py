@@ -279,7 +279,9 @@ class Download:
     async def _convict(self, chunk: int, view: memoryview) -> None:
         """Compare what the store says with what a peer had sent."""
         peer, means = self._suspects[chunk], self._means
-        if await means.slots.run(proof.differs, self.blob.fd, self._content, chunk, view):
+        if peer != proof.EARLIER and await means.slots.run(
+            proof.differs, self.blob.fd, self._content, chunk, view
+        ):
             means.peers.accuse(peer, self._content.blake3)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
