@@ -74,7 +74,7 @@ class PinnedSlot:
     """
 
     def __init__(self, context: Context, size: int) -> None:
-        self._pages = HostMemory(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        self._pages = HostMemory(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE, pages=True)
         self.view = self._pages.view
         self.address = self._pages.address
         context.call(

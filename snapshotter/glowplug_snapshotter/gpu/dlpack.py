@@ -54,12 +54,13 @@ class _Versioned(ctypes.Structure):
     )
 
 
-_new = ctypes.pythonapi.PyCapsule_New
+_python = ctypes.PyDLL(None)  # not ctypes.pythonapi, whose signatures all of the process shares
+_new = _python.PyCapsule_New
 _new.restype = ctypes.py_object
 _new.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-_is_named = ctypes.pythonapi.PyCapsule_IsValid
+_is_named = _python.PyCapsule_IsValid
 _is_named.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer = _python.PyCapsule_GetPointer
 _pointer.restype = ctypes.c_void_p
 _pointer.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
 

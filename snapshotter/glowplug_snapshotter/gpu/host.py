@@ -16,12 +16,13 @@ KDL_CPU = 1
 
 
 class HostMemory:
-    """Aligned memory of the process, freed when no view of it is left."""
+    """Aligned memory of the process, freed when no view of it is left; in `pages` of its own."""
 
-    def __init__(self, size: int) -> None:
-        memory = _pages(size) if size >= 2 * HUGE else bytearray(size + ALIGNMENT)
+    def __init__(self, size: int, *, pages: bool = False) -> None:
+        pages = pages or size >= 2 * HUGE
+        memory = _pages(size) if pages else bytearray(size + ALIGNMENT)
         start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        skip = -start % (HUGE if size >= 2 * HUGE else ALIGNMENT)
+        skip = -start % (HUGE if pages else ALIGNMENT)
         self.address = start + skip
         self.view: memoryview = memoryview(memory)[skip : skip + size]
 
@@ -51,7 +52,7 @@ class Host:
 
     def slot(self, size: int) -> Slot:
         """Return pages that the ring reuses."""
-        return HostMemory(size)
+        return HostMemory(size, pages=True)
 
     def copy(self, slot: Slot, start: int, memory: Memory, offset: int, length: int) -> None:
         """Copy."""

@@ -71,6 +71,11 @@ class Slots:
         with self._lock:
             self._used.append((slot, event))
 
+    def clear(self) -> None:
+        """Let go of all of them."""
+        with self._lock:
+            self._used.clear()
+
 
 class Assembly:
     """A destination of the ring that holds at most about `ahead` bytes nobody has taken yet.
@@ -154,6 +159,8 @@ class Assembly:
     def abandon(self) -> None:
         """Let go of the memory that nobody took, once the ring and the copies have ended."""
         self._received.clear()
+        self._targets.clear()
+        self._slots.clear()
         for pieces in self._pieces:
             for piece in pieces:
                 piece.give()

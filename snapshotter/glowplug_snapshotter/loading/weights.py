@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -36,6 +36,7 @@ from glowplug_snapshotter.ring import Ring
 
 AHEAD = 128 << 20  # bytes of tensors that nobody has taken yet
 Select = Callable[[str], bool]
+Arriving = Generator[tuple[str, Loaded | TorchTensor], None, None]
 
 
 def load(
@@ -48,7 +49,7 @@ def load(
     select: Select | None = None,
     rank: int = 0,
     world: int = 1,
-) -> Iterator[tuple[str, Loaded | TorchTensor]]:
+) -> Arriving:
     """Return an iterator of (name, tensor), in the order of the files and of the offsets in them.
 
     `uri` is a snapshot (a manifest's URL, or a store's with `digest`), whose every chunk is proved
@@ -111,7 +112,7 @@ class Weights:
         select: Select | None = None,
         rank: int = 0,
         world: int = 1,
-    ) -> Iterator[tuple[str, Loaded | TorchTensor]]:
+    ) -> Arriving:
         """Return the iterator; the arguments are those of the function `load`."""
         if not 0 <= rank < world:
             raise ValueError(f"rank is {rank} of {world}: give 0 <= rank < world")
@@ -132,7 +133,7 @@ class Weights:
         mine: set[int],
         device: Device,
         hand_over: Callable[[Loaded], Loaded | TorchTensor],
-    ) -> Iterator[tuple[str, Loaded | TorchTensor]]:
+    ) -> Arriving:
         size = self._plan.chunk_size
         parts = [(f, w) for f in self._files for w in windows(f, lambda t: id(t) in mine, size)]
         plan = _windowed(self._plan, parts)
