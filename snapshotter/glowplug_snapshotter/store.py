@@ -2,158 +2,163 @@
 
 <store>/blobs/<blake3>                    content
 <store>/manifests/<digest>/manifest.json  the commit, written last
+<store>/caches/<digest>/<key>.json        compile caches of a snapshot (see compiled.py)
 <store>/sources/<hash>.json               what a pinned source file was found to hold
-<store>/uploads/<random>                  a large file on its way, its hash not known yet
+<store>/uploads/<hash>                    a large file on its way, its content's hash not known yet
+<store>/intents, <store>/condemned        notes of commits and collections (see intents.py)
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import obstore
-from blake3 import blake3
-
-from glowplug_snapshotter.backends import Entry, buckets
-from glowplug_snapshotter.errors import SnapshotError
+from glowplug_snapshotter import intents
+from glowplug_snapshotter.backends import Entry
+from glowplug_snapshotter.bucket import Bucket, S3Bucket
+from glowplug_snapshotter.checksum import blake3
+from glowplug_snapshotter.errors import SnapshotError, TransientError
 from glowplug_snapshotter.manifest import CHUNK_SIZE, File, decode_file, encode_file
 from glowplug_snapshotter.plan import blob_key, manifest_key
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from glowplug_snapshotter.multipart import Uploads
 
-PARTS_IN_FLIGHT = 3
-MOST_PARTS = 9_000  # of one multipart upload; S3 allows 10,000
-COPY_LIMIT = 5 * 10**9  # bytes that one S3 CopyObject takes
+
+def open_store(url: str, endpoint: str | None, env: Mapping[str, str]) -> Store:
+    """Open the store below an s3:// prefix, with the credentials in `env`."""
+    bucket = S3Bucket(url, endpoint, env)
+
+    def uploads() -> Uploads:
+        from glowplug_snapshotter.multipart import Uploads  # boto3 is slow to import
+
+        return Uploads(bucket, endpoint, env)
+
+    return Store(bucket, uploads)
 
 
 class Store:
-    """Writes below one s3:// prefix."""
+    """Writes by the layout above."""
 
-    def __init__(self, url: str, endpoint: str | None, env: Mapping[str, str]) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "s3" or not parts.netloc:
-            raise SnapshotError("InvalidURL", f"{url!r} is not a store: use s3://bucket/prefix.")
-        prefix = unquote(parts.path).strip("/")
-        self.url = url.rstrip("/")
-        self._bucket = parts.netloc
-        self._endpoint = endpoint
-        self._prefix = f"{prefix}/" if prefix else ""
-        self._env = env
-        self._objects = buckets.open_s3(parts.netloc, endpoint, env, buckets.STORE_PREFIX)
+    def __init__(self, bucket: Bucket, uploads: Callable[[], Uploads]) -> None:
+        self.bucket = bucket
+        self._open_uploads = uploads
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """The multipart uploads."""
+        return self._open_uploads()
 
     def has_blob(self, blake3_hex: str, size: int) -> bool:
         """Say whether this content is there whole."""
-        return self._size(blob_key(blake3_hex)) == size
+        found = self.bucket.head(blob_key(blake3_hex))
+        return found is not None and found.size == size
 
     def put_blob(self, blake3_hex: str, data: bytes | bytearray) -> None:
         """Write a small blob in one request."""
-        self._put(blob_key(blake3_hex), data)
+        self.bucket.put(blob_key(blake3_hex), data)
 
-    def upload(self, size: int, pieces: Iterable[bytes | bytearray]) -> str:
-        """Stream a large file to a temporary key in parts; return the key.
+    def send(
+        self,
+        source: str,
+        entry: Entry,
+        parts: Iterable[bytes | bytearray],
+        learned: Callable[[], File],
+    ) -> tuple[File, int]:
+        """Upload a large file as the blob of its content; return it and the bytes sent.
 
-        The object appears only when `pieces` ended well; an exception in it aborts the upload.
+        `learned` is asked once `parts` ended. Should the run be killed, the next one with the same
+        pinned entry goes on. Raises UploadGoneError when another run got ahead of this one.
         """
-        path = f"uploads/{uuid.uuid4().hex}"
-        part = max(CHUNK_SIZE, -(-size // MOST_PARTS))
-        self._call(
-            path,
-            lambda key: obstore.put(
-                self._objects,
-                key,
-                pieces,
-                use_multipart=True,
-                chunk_size=part,
-                max_concurrency=PARTS_IN_FLIGHT,
-            ),
-        )
-        return path
+        pinned = _is_pinned(entry)
+        name = _identity(source, entry) if pinned else uuid.uuid4().hex
+        upload = self.uploads.open(f"uploads/{name}")
+        try:
+            upload.send(parts)
+            file = learned()
+        except BaseException as error:
+            hopeless = isinstance(error, SnapshotError) and not isinstance(error, TransientError)
+            if hopeless or not pinned:
+                upload.abort()
+            raise
+        if self.has_blob(file.blake3, file.size):
+            upload.abort()
+            self.remember(source, entry, file)
+            return file, upload.sent
+        etag = upload.finish()
+        self.remember(source, entry, file, {"path": upload.path, "etag": etag})
+        self._adopt(upload.path, etag, file)
+        return file, upload.sent
 
-    def adopt(self, upload: str, blake3_hex: str, size: int) -> None:
-        """Turn a finished upload into the blob of its content, inside the store."""
-        if size > COPY_LIMIT:
-            self._copy_in_parts(upload, blob_key(blake3_hex))
-        else:
-            target = self._prefix + blob_key(blake3_hex)
-            self._call(upload, lambda key: obstore.copy(self._objects, key, target))
-        if not self.has_blob(blake3_hex, size):
-            raise SnapshotError(
-                "Unavailable", f"{self.describe(blob_key(blake3_hex))} was not stored whole."
-            )
-        self.discard(upload)
+    def commit(
+        self,
+        digest: str,
+        data: bytes,
+        blobs: Mapping[str, int],
+        bring: Callable[[set[str]], None],
+        wait: Callable[[float], object] = time.sleep,
+    ) -> str:
+        """Write the manifest, which makes the snapshot exist; return its URL.
 
-    def discard(self, upload: str) -> None:
-        """Remove a temporary object; one left behind is garbage, not an error."""
-        with contextlib.suppress(SnapshotError):
-            self._call(upload, lambda key: obstore.delete(self._objects, key))
-
-    def commit(self, digest: str, data: bytes) -> str:
-        """Write the manifest, which makes the snapshot exist; return its URL."""
+        `blobs` are the sizes of what it names; `bring` is asked for what is missing after all.
+        """
         path = manifest_key(digest)
-        self._put(path, data)
-        return self.describe(path)
+        intents.commit(self.bucket, path, data, blobs, bring, wait=wait)
+        return self.bucket.describe(path)
 
     def recall(self, source: str, entry: Entry) -> File | None:
-        """Return what this pinned file held when it was last taken, if its blob is still there."""
-        if entry.validator is None and entry.sha256 is None:
+        """Return what this pinned file held when it was last taken, if its content is here."""
+        if not _is_pinned(entry):
             return None
         try:
-            data = self._call(
-                _record_key(source, entry),
-                lambda key: bytes(obstore.get(self._objects, key).bytes()),
-            )
-            file = decode_file(json.loads(data), CHUNK_SIZE)
-        except (SnapshotError, ValueError, KeyError, TypeError):
-            return None
-        whole = file.size == entry.size and self.has_blob(file.blake3, file.size)
-        return file if whole and file.path == entry.path else None
-
-    def remember(self, source: str, entry: Entry, file: File) -> None:
-        """Record what a pinned file holds, so that the next take need not read it."""
-        if entry.validator is not None or entry.sha256 is not None:
-            self._put(_record_key(source, entry), json.dumps(encode_file(file)).encode())
-
-    def describe(self, path: str) -> str:
-        """Return bucket and key."""
-        return f"s3://{self._bucket}/{self._prefix}{path}"
-
-    def _size(self, path: str) -> int | None:
-        try:
-            return self._call(path, lambda key: obstore.head(self._objects, key)["size"])
-        except SnapshotError as error:
-            if error.reason == "NotFound":
+            body = json.loads(self.bucket.get(_record_key(source, entry)) or b"null")
+            file = decode_file(body, CHUNK_SIZE)
+            upload = body.get("upload")
+            if file.size != entry.size or file.path != entry.path:
                 return None
-            raise
+            if self.has_blob(file.blake3, file.size):
+                return file
+            if upload is None:
+                return None
+            self._adopt(upload["path"], upload["etag"], file)  # a run was killed before it did
+        except (SnapshotError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return file
 
-    def _put(self, path: str, data: bytes | bytearray) -> None:
-        self._call(path, lambda key: obstore.put(self._objects, key, data, use_multipart=False))
+    def remember(
+        self, source: str, entry: Entry, file: File, upload: Mapping[str, str] | None = None
+    ) -> None:
+        """Record what a pinned file holds, so that the next take need not read it.
 
-    def _call(self, path: str, request: Callable[[str], T]) -> T:
-        try:
-            return request(self._prefix + path)
-        except SnapshotError:
-            raise
-        except Exception as error:
-            raise buckets.translate(error, self.describe(path)) from None
+        `upload` says where its content lies until it is a blob.
+        """
+        if _is_pinned(entry):
+            body = encode_file(file) | ({"upload": dict(upload)} if upload else {})
+            self.bucket.put(_record_key(source, entry), json.dumps(body).encode())
 
-    def _copy_in_parts(self, source: str, target: str) -> None:
-        client = buckets.boto3_client(self._endpoint, self._env, buckets.STORE_PREFIX)
-        try:
-            client.copy(
-                {"Bucket": self._bucket, "Key": self._prefix + source},
-                self._bucket,
-                self._prefix + target,
-            )
-        except Exception as error:
-            raise SnapshotError(
-                "Unavailable", f"{self.describe(target)} could not be copied: {error}."
-            ) from None
+    def _adopt(self, path: str, etag: str, file: File) -> None:
+        """Turn a finished upload into the blob of its content, inside the store."""
+        target = blob_key(file.blake3)
+        self.uploads.copy(path, etag, target)
+        if not self.has_blob(file.blake3, file.size):
+            raise TransientError(f"{self.bucket.describe(target)} was not stored whole.")
+        with contextlib.suppress(SnapshotError):  # gc finds what is left
+            self.bucket.delete([path])
+
+
+def _is_pinned(entry: Entry) -> bool:
+    return entry.validator is not None or entry.sha256 is not None
+
+
+def _identity(source: str, entry: Entry) -> str:
+    identity = json.dumps([source, entry.path, entry.size, entry.validator, entry.sha256])
+    return blake3(identity.encode()).hexdigest()
 
 
 def _record_key(source: str, entry: Entry) -> str:
-    identity = json.dumps([source, entry.path, entry.size, entry.validator, entry.sha256])
-    return f"sources/{blake3(identity.encode()).hexdigest()}.json"
+    return f"sources/{_identity(source, entry)}.json"

@@ -10,8 +10,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 from glowplug_snapshotter import manifest as manifests
 from glowplug_snapshotter.backends import Entry, Reader
@@ -19,9 +20,10 @@ from glowplug_snapshotter.checksum import blake3, crc32c
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.events import Emit, Event
 from glowplug_snapshotter.manifest import CHUNK_SIZE, File, Manifest
+from glowplug_snapshotter.multipart import UploadGoneError, part_size
 from glowplug_snapshotter.retry import with_retries
 from glowplug_snapshotter.sources import open_source
-from glowplug_snapshotter.store import Store
+from glowplug_snapshotter.store import Store, open_store
 from glowplug_snapshotter.tensors import HeaderReader
 
 READ_AHEAD = 2  # chunks
@@ -50,15 +52,14 @@ class Take:
         self._progress(0)
         files = tuple(self._file(entry) for entry in entries)
         if with_retries(self._reader.entries, self._stop) != entries:
-            raise SnapshotError(
-                "SourceChanged",
-                f"{self._source} was changed while it was read: nothing was committed; "
-                "take the snapshot again when the upload is finished.",
-            )
+            raise _changed(self._source)
         body = Manifest(self._source, self._reader.revision(), files)
         data = manifests.encode(body)
         digest = manifests.digest_of(data)
-        url = self._store.commit(digest, data)
+        blobs = {file.blake3: file.size for file in files}
+        url = self._store.commit(
+            digest, data, blobs, lambda lost: self._again(lost, entries, files)
+        )
         return {
             "event": "result",
             "digest": digest,
@@ -78,10 +79,17 @@ class Take:
         if file is not None:
             self._progress(entry.size)
         else:
-            file = self._small(entry) if entry.size <= CHUNK_SIZE else self._large(entry)
-            self._store.remember(self._source, entry, file)
+            file = self._read_whole(entry)
         self._emit({"event": "file", "name": entry.path, "blake3": file.blake3, "bytes": file.size})
         return file
+
+    def _read_whole(self, entry: Entry) -> File:
+        if entry.size <= CHUNK_SIZE:
+            return self._small(entry)
+        try:
+            return self._large(entry)
+        except UploadGoneError:  # another take of the same file was faster
+            return self._store.recall(self._source, entry) or self._large(entry)
 
     def _small(self, entry: Entry) -> File:
         scan = Scan(entry, self._reader.describe(entry.path))
@@ -90,22 +98,21 @@ class Take:
         if not self._store.has_blob(file.blake3, file.size):
             self._store.put_blob(file.blake3, data)
             self._uploaded += file.size
+        self._store.remember(self._source, entry, file)
         return file
 
     def _large(self, entry: Entry) -> File:
         scan = Scan(entry, self._reader.describe(entry.path))
-        upload = self._store.upload(entry.size, self._chunks(entry, scan))
-        try:
-            file = scan.file()
-            if self._store.has_blob(file.blake3, file.size):
-                self._store.discard(upload)
-            else:
-                self._store.adopt(upload, file.blake3, file.size)
-        except BaseException:
-            self._store.discard(upload)
-            raise
-        self._uploaded += file.size
+        parts = _joined(self._chunks(entry, scan), part_size(entry.size) // CHUNK_SIZE)
+        file, sent = self._store.send(self._source, entry, parts, scan.file)
+        self._uploaded += sent
         return file
+
+    def _again(self, lost: set[str], entries: Sequence[Entry], files: Sequence[File]) -> None:
+        """Bring blobs back that were collected as garbage while others were read."""
+        for entry, file in zip(entries, files, strict=True):
+            if file.blake3 in lost and self._file(entry) != file:
+                raise _changed(self._source)
 
     def _chunks(self, entry: Entry, scan: Scan) -> Iterator[bytearray]:
         """Yield the file's chunks in order, each hashed, reading a little ahead."""
@@ -181,9 +188,26 @@ class Scan:
         )
 
 
+def _joined(chunks: Iterator[bytearray], count: int) -> Iterator[bytes | bytearray]:
+    """Put each `count` chunks together."""
+    if count == 1:
+        yield from chunks
+        return
+    while part := b"".join(islice(chunks, count)):
+        yield part
+
+
+def _changed(source: str) -> SnapshotError:
+    return SnapshotError(
+        "SourceChanged",
+        f"{source} was changed while it was read: nothing was committed; "
+        "take the snapshot again when the upload is finished.",
+    )
+
+
 def take(
     source: str, source_endpoint: str | None, to: str, endpoint: str | None, emit: Emit
 ) -> Event:
     """Snapshot `source` into the store `to`; return the result event or raise SnapshotError."""
     reader = open_source(source, source_endpoint)
-    return Take(source, reader, Store(to, endpoint, os.environ), emit).run()
+    return Take(source, reader, open_store(to, endpoint, os.environ), emit).run()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from obstore.store import ClientConfig, S3Config, S3Credential
 
+ASKED_AGAIN = timedelta(minutes=1)  # then boto3, which knows when they end, is asked again
 STORE_PREFIX = "GLOWPLUG_STORE_"  # of the variables that hold the destination's own credentials
 CLIENT: ClientConfig = {
     "allow_http": True,
@@ -84,15 +85,18 @@ def _credentials(env: Mapping[str, str], prefix: str) -> Callable[[], S3Credenti
         import boto3.session
         from obstore.auth.boto3 import Boto3CredentialProvider
 
-        return Boto3CredentialProvider(boto3.session.Session(profile_name=env.get("AWS_PROFILE")))
+        session = boto3.session.Session(profile_name=env.get("AWS_PROFILE"))
+        return Boto3CredentialProvider(session, ttl=ASKED_AGAIN)
     return None
 
 
 def boto3_client(endpoint: str | None, env: Mapping[str, str], prefix: str = "") -> S3Client:
     """Return a boto3 client with the same credentials, for what obstore cannot do."""
     import boto3
+    from botocore import UNSIGNED
     from botocore.config import Config
 
+    anonymous = endpoint is not None and are_none(env) and not plain_keys(env, prefix)
     if f"{prefix}AWS_ACCESS_KEY_ID" not in env:
         prefix = ""
     return boto3.client(
@@ -102,7 +106,14 @@ def boto3_client(endpoint: str | None, env: Mapping[str, str], prefix: str = "")
         aws_access_key_id=env.get(f"{prefix}AWS_ACCESS_KEY_ID"),
         aws_secret_access_key=env.get(f"{prefix}AWS_SECRET_ACCESS_KEY"),
         aws_session_token=env.get(f"{prefix}AWS_SESSION_TOKEN"),
-        config=Config(s3={"addressing_style": "path"}),
+        config=Config(
+            s3={"addressing_style": "path"},
+            signature_version=UNSIGNED if anonymous else None,
+            retries={"mode": "standard", "max_attempts": 5},
+            request_checksum_calculation="when_required",  # many stores know no other
+            response_checksum_validation="when_required",
+            max_pool_connections=16,
+        ),
     )
 
 

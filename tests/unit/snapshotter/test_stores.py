@@ -1,4 +1,4 @@
-"""The less used ways through a real S3: TLS's back end, profiles, large copies, cancelling."""
+"""The less used ways through a real S3: TLS's back end, profiles, cancelling."""
 
 import threading
 import time
@@ -10,13 +10,11 @@ from glowplug_snapshotter.backends import buckets
 from glowplug_snapshotter.backends.objects import ObjectReader, SignedReader
 from glowplug_snapshotter.backends.s3 import S3HttpReader
 from glowplug_snapshotter.errors import SnapshotError
-from glowplug_snapshotter.manifest import CHUNK_SIZE
 from glowplug_snapshotter.sources import open_source
-from glowplug_snapshotter.store import Store
 
 from .conftest import S3
-from .tools import OWNER, READER, contents, finish, snapshotter, start, wait_for
-from .web import Fault, Web
+from .tools import OWNER, READER, contents, finish, snapshotter, start
+from .web import Web
 
 
 @pytest.fixture
@@ -87,20 +85,6 @@ def test_credentials_may_lie_in_a_profile(s3: S3, model: Path, prefix: str, tmp_
     assert contents(tmp_path / "to") == contents(model)
 
 
-def test_what_one_copy_request_cannot_take_is_copied_in_parts(
-    s3: S3, prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("glowplug_snapshotter.store.COPY_LIMIT", 1_000_000)
-    store = Store(f"s3://store/{prefix}", s3.endpoint, OWNER)
-    pieces = [bytes([n]) * 16 * 2**20 for n in range(3)]
-    upload = store.upload(48 * 2**20, pieces)
-    assert not store.has_blob("a" * 64, 48 * 2**20)
-    store.adopt(upload, "a" * 64, 48 * 2**20)
-    assert s3.keys("store", f"{prefix}/") == {f"blobs/{'a' * 64}"}
-    body = s3.client.get_object(Bucket="store", Key=f"{prefix}/blobs/{'a' * 64}")["Body"].read()
-    assert body == b"".join(pieces)
-
-
 def test_a_take_is_cancelled_also_while_it_asks_what_it_knows(web: Web, model: Path) -> None:
     asked, answer = threading.Event(), threading.Event()
 
@@ -118,24 +102,3 @@ def test_a_take_is_cancelled_also_while_it_asks_what_it_knows(web: Web, model: P
     answer.set()
     run = finish(process)
     assert (run.status, run.last["reason"]) == (143, "Cancelled")
-
-
-def test_a_cancelled_take_leaves_no_object_that_counts(
-    s3: S3, web: Web, model: Path, prefix: str
-) -> None:
-    for name in ("config.json", "model.safetensors"):
-        (web.root / name).write_bytes((model / name).read_bytes())
-    web.fault = lambda path, first, number: Fault(pause=1000) if first >= 2 * CHUNK_SIZE else None
-    process = start(
-        "take", "--source", web.url, "--to", f"s3://store/{prefix}", "--endpoint", s3.endpoint
-    )
-    uploads = s3.client.list_multipart_uploads
-    wait_for(lambda: prefix in str(uploads(Bucket="store").get("Uploads")), 60)
-    process.terminate()
-    run = finish(process)
-    assert run.status == 143
-    assert run.last["reason"] == "Cancelled"
-    kinds = {key.split("/")[0] for key in s3.keys("store", f"{prefix}/")}
-    assert "manifests" not in kinds
-    assert "uploads" not in kinds
-    assert prefix not in str(uploads(Bucket="store").get("Uploads"))

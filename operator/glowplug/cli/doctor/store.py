@@ -52,11 +52,11 @@ def ask(url: str, endpoint: str | None, env: Mapping[str, str]) -> Finding:
 
     from glowplug_snapshotter.backends import buckets
     from glowplug_snapshotter.errors import SnapshotError
-    from glowplug_snapshotter.store import Store
+    from glowplug_snapshotter.store import open_store
 
     where = f"{url} at {endpoint}" if endpoint else url
     try:
-        store = Store(url, endpoint, env)
+        store = open_store(url, endpoint, env)
         parts = urlsplit(url)
         opened = buckets.open_s3(parts.netloc, endpoint, env, buckets.STORE_PREFIX)
         try:
