@@ -1,12 +1,25 @@
 """The local cluster, brought up once and left running for the next test run."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 
 import pytest
 
+from cluster import lifecycle
 from cluster.client import Cluster
-from stack.install import install
+from cluster.config import ClusterError, paths
+from stack.install import SYSTEM, install
 from stack.stack import Stack
+
+SCENE = (
+    ("get", "pods", "-A", "-o", "wide"),
+    ("get", "modeldeployments.glowplug.dev", "-A", "-o", "yaml"),
+    ("get", "events", "-A", "--sort-by=.lastTimestamp"),
+    *(
+        ("-n", SYSTEM, "logs", "--prefix", "--tail=80", "-l", f"app.kubernetes.io/component={name}")
+        for name in ("operator", "gateway")
+    ),
+)
+"""What a failure comes with: afterwards the fixtures tidy it away."""
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +59,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             "rebuilds_cluster" not in item.keywords,
         )
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure comes with what the cluster had to say."""
+    report = yield
+    if report.failed and "installed" in getattr(item, "fixturenames", ()):
+        report.sections += [(" ".join(words), _told(*words)) for words in SCENE]
+    return report
+
+
+def _told(*words: str) -> str:
+    """The end of what kubectl says; the cluster itself may be what is broken."""
+    try:
+        return lifecycle.kubectl(paths(), *words)[-20_000:]
+    except ClusterError as error:
+        return str(error)

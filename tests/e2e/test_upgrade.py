@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,12 +10,10 @@ import pytest
 from cluster.config import REPOSITORY, paths
 from stack.clients import REQUESTS, TIMEOUT_S, clients
 from stack.install import CHART, RELEASE, helm, install, service_ip, values
+from stack.leftovers import left
 from stack.stack import Stack
 
 OLD = REPOSITORY / "tests" / "data" / "glowplug-0.1.0.tgz"
-# What every namespace has, and what only tells of the past.
-ALWAYS_THERE = {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
-HISTORY = {"events", "events.events.k8s.io"}
 
 
 @pytest.fixture
@@ -55,26 +52,10 @@ async def test_no_request_fails_while_helm_upgrades_and_rolls_back_and_nothing_i
             assert campaign.sent > before, f"no request ended during helm {words[0]}"
         await stack.until(lambda: campaign.sent >= REQUESTS, TIMEOUT_S)
 
-    assert campaign.failed == [], campaign
+    print(campaign)
+    assert campaign.failed == []
     assert [one["metadata"]["uid"] for one in stack.pods(name)] == [pod], "the engine stayed"
 
     await stack.delete_all()
     helm(where, "uninstall", RELEASE)
-    await stack.until(lambda: _left(stack) == set(), 60)
-
-
-def _left(stack: Stack) -> set[str]:
-    """What exists in the release's namespace, and anywhere under its name, but for the CRDs."""
-    verbs = ("api-resources", "--verbs=list", "-o", "name")
-    kinds = set(stack.kubectl(*verbs, "--namespaced=true").split()) - HISTORY
-    listed = stack.kubectl("-n", stack.system, "get", ",".join(kinds), "-o", "json")
-    here = {_name(item) for item in json.loads(listed)["items"]}
-    kinds = set(stack.kubectl(*verbs, "--namespaced=false").split())
-    listed = stack.kubectl(
-        "get", ",".join(kinds), "-o", "json", "-l", f"app.kubernetes.io/instance={RELEASE}"
-    )
-    return here - ALWAYS_THERE | {_name(item) for item in json.loads(listed)["items"]}
-
-
-def _name(item: dict) -> str:
-    return f"{item['kind']}/{item['metadata']['name']}"
+    await stack.until(lambda: left(stack) == set(), 90)

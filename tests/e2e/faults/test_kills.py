@@ -48,7 +48,7 @@ def two_gateways(installed: Stack) -> Iterator[None]:
 @pytest.mark.usefixtures("two_gateways")
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_the_end_is_the_same_and_no_request_is_lost(stack: Stack, seed: int) -> None:
-    _bury(stack)
+    await _bury(stack)
     chance = random.Random(seed)
     name = f"killed-{seed}"
     body = stack.smollm2(name)
@@ -138,14 +138,25 @@ def _is_ready(pod: Json) -> bool:
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
-def _bury(stack: Stack) -> None:
+async def _bury(stack: Stack) -> None:
     """Replace Pods that were killed before: kubelet would let them wait ever longer."""
-    system = ("-n", stack.system)
+    killed = {
+        pod["metadata"]["name"]
+        for name in COMMANDS
+        for pod in _component(stack, name)
+        if any(one["restartCount"] for one in pod["status"].get("containerStatuses", ()))
+    }
+    if not killed:
+        return
+    stack.cluster.kubectl("-n", stack.system, "delete", "pod", "--wait=false", *killed)
+    await stack.until(lambda: not killed & _running(stack), PATIENCE_S)
     for name in COMMANDS:
-        for pod in _component(stack, name):
-            if any(one["restartCount"] for one in pod["status"].get("containerStatuses", ())):
-                stack.cluster.kubectl(*system, "delete", "pod", pod["metadata"]["name"])
         _wait(stack, name)
+
+
+def _running(stack: Stack) -> set[str]:
+    """Names of the Pods of all components, terminating ones included."""
+    return {pod["metadata"]["name"] for name in COMMANDS for pod in _component(stack, name)}
 
 
 def _scale_gateways(stack: Stack, count: int) -> None:
@@ -155,5 +166,5 @@ def _scale_gateways(stack: Stack, count: int) -> None:
 
 
 def _wait(stack: Stack, name: str) -> None:
-    words = ("rollout", "status", "deployment", f"glowplug-{name}", "--timeout=100s")
+    words = ("rollout", "status", "deployment", f"glowplug-{name}", "--timeout=110s")
     stack.cluster.kubectl("-n", stack.system, *words)
