@@ -102,9 +102,9 @@ def helm(where: Paths, *words: str | Path, values: Mapping[str, str] | None = No
     settings = [
         word for key, value in (values or {}).items() for word in ("--set", f"{key}={value}")
     ]
-    wait = ["--namespace", SYSTEM, "--wait", "--timeout", "3m"]
+    wait = ["--namespace", SYSTEM, "--wait", "--timeout", "5m"]
     argv = [where.bin / "helm", "--kubeconfig", where.kubeconfig, *words, *wait, *settings]
-    return run(argv, timeout=240)
+    return run(argv, timeout=360)
 
 
 def _tag(where: Paths, name: str) -> str:
@@ -120,7 +120,7 @@ def _namespace(where: Paths) -> None:
         lifecycle.kubectl(where, "-n", NAMESPACE, "apply", "-f", str(EXAMPLE / file))
 
 
-def _wait_until_it_answers(url: str, seconds: float = 30) -> None:
+def _wait_until_it_answers(url: str, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -100,7 +100,7 @@ class Stack:
         """Delete every ModelDeployment of the namespace and wait until its Pods are gone."""
         self.kubectl("delete", "modeldeployments.glowplug.dev", "--all")
         selector = "app.kubernetes.io/managed-by=glowplug"
-        await self.until(lambda: self.find("pods", selector) == [], 90)
+        await self.until(lambda: self.find("pods", selector) == [], 240)
 
     def status(self, name: str) -> Json:
         """status of the ModelDeployment, {} when there is none."""

@@ -47,11 +47,11 @@ def run_pod(cluster: Cluster, namespace: str, body: dict[str, Any]) -> None:
 
 def wait_ready(cluster: Cluster, namespace: str, name: str) -> None:
     cluster.kubectl(
-        "-n", namespace, "wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s"
+        "-n", namespace, "wait", f"pod/{name}", "--for=condition=Ready", "--timeout=110s"
     )
 
 
-def eventually(probe: Callable[[], bool], seconds: float = 30) -> None:
+def eventually(probe: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not probe():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -71,7 +71,7 @@ def kill_daemons(*names: str) -> None:
 
 
 @pytest.mark.rebuilds_cluster
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_killed_cluster_comes_up_anew_and_down_leaves_nothing() -> None:
     where = paths()
     cluster = Cluster.up()

@@ -40,4 +40,4 @@ async def test_deleting_a_model_leaves_nothing(stack: Stack) -> None:
 
     stack.delete(name)
 
-    await stack.until(lambda: stack.objects_of(name) == [], 90)
+    await stack.until(lambda: stack.objects_of(name) == [], 180)

@@ -30,7 +30,7 @@ def _scale(stack: Stack, count: int) -> None:
 
 
 def _rolled_out(stack: Stack, deployment: str) -> None:
-    stack.kubectl("-n", stack.system, "rollout", "status", deployment, "--timeout=120s")
+    stack.kubectl("-n", stack.system, "rollout", "status", deployment, "--timeout=110s")
 
 
 async def _serving(stack: Stack, name: str, replicas: int) -> set[str]:
@@ -38,7 +38,7 @@ async def _serving(stack: Stack, name: str, replicas: int) -> set[str]:
     body = stack.smollm2(name)
     body["spec"] |= {"replicas": replicas}
     stack.deploy(body)
-    await stack.until(lambda: stack.ready_replicas(name) == replicas, 120)
+    await stack.until(lambda: stack.ready_replicas(name) == replicas, 240)
     return _uids(stack, name)
 
 
@@ -72,7 +72,7 @@ def _gateways(stack: Stack) -> set[str]:
 
 async def _until_only(stack: Stack, count: int, *, without: set[str]) -> None:
     """Wait until there are so many gateways, all ready, and none of these."""
-    await stack.until(lambda: len(found := _gateways(stack)) == count and not found & without, 120)
+    await stack.until(lambda: len(found := _gateways(stack)) == count and not found & without, 240)
     _rolled_out(stack, GATEWAY)
 
 
@@ -93,17 +93,17 @@ async def test_operators_that_end_or_are_killed_fail_no_request_and_make_no_doub
             for blow in (restart, kill):
                 leader = stack.leader()
                 stack.kubectl("scale", KIND, name, "--replicas=3")
-                await stack.until(lambda: len(stack.pods(name)) == 3, 60, pause=0.1)
+                await stack.until(lambda: len(stack.pods(name)) == 3, 120, pause=0.1)
                 blow()
                 await _another_leads(stack, leader)
-                await stack.until(lambda: stack.ready_replicas(name) == 3, 120)
+                await stack.until(lambda: stack.ready_replicas(name) == 3, 240)
                 slots = sorted(
                     p["metadata"]["labels"]["glowplug.dev/slot"] for p in stack.pods(name)
                 )
                 assert slots == ["0", "1", "2"]
                 assert engines < _uids(stack, name), "a replica that served was replaced"
                 stack.kubectl("scale", KIND, name, "--replicas=2")
-                await stack.until(lambda: len(stack.pods(name)) == 2, 120)
+                await stack.until(lambda: len(stack.pods(name)) == 2, 240)
                 engines = _uids(stack, name)
                 _rolled_out(stack, OPERATOR)
 
@@ -118,12 +118,12 @@ async def test_a_replica_that_somebody_deletes_ends_what_it_streams_first(stack:
     with clients(stack, name) as campaign:
         for _ in campaign.turns():
             with long_streams(stack, name, 3) as streams:
-                await stack.until(lambda: min(map(stack.in_flight, stack.pods(name))) > 0, 60)
+                await stack.until(lambda: min(map(stack.in_flight, stack.pods(name))) > 0, 120)
                 victim = stack.pods(name)[0]["metadata"]
                 stack.kubectl("delete", "pod", victim["name"], "--wait=false")
                 await _until_gone(stack, name, victim["uid"])
             assert [one for one in streams if not one.finished or one.error] == []
-            await stack.until(lambda: stack.ready_replicas(name) == 2, 120)
+            await stack.until(lambda: stack.ready_replicas(name) == 2, 240)
 
     print(campaign)
     assert campaign.failed == []
@@ -134,7 +134,7 @@ async def _until_gone(stack: Stack, name: str, uid: str) -> None:
 
 
 async def _another_leads(stack: Stack, leader: str) -> None:
-    await stack.until(lambda: stack.leader() not in ("", leader), 90)
+    await stack.until(lambda: stack.leader() not in ("", leader), 120)
 
 
 def _uids(stack: Stack, name: str) -> set[str]:

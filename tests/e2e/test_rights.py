@@ -27,8 +27,8 @@ EXPLAINED: dict[Right, str] = {
 async def test_what_is_granted_is_used_and_nothing_was_refused(stack: Stack) -> None:
     name = stack.deploy(stack.smollm2("rights"))
     assert (await ask(stack.gateway_url, name, "Say hello.", max_tokens=8)).finished
-    await stack.until(lambda: stack.condition(name, "SnapshotReady", status="True"), 90)
-    await stack.until(lambda: stack.pods(name) == [], 90)
+    await stack.until(lambda: stack.condition(name, "SnapshotReady", status="True"), 180)
+    await stack.until(lambda: stack.pods(name) == [], 180)
 
     for account in ACCOUNTS:
         # An earlier release may have been stopped while its roles were being removed.

@@ -45,7 +45,7 @@ async def _settled(stack: Stack, name: str, count: int, *, after: str | None = N
         done = seen and now and now != after and _only(stack, name, now, count)
         return now if done else None
 
-    found = await stack.until(revision, 240)
+    found = await stack.until(revision, 400)
     assert found is not None
     return found
 
@@ -67,12 +67,12 @@ async def test_a_rolling_update_and_one_reverted_in_the_middle_fail_no_request(
             body = _changed(body, f"{turn}", maxSurge=1, maxUnavailable=0)
             before, revision = revision, ""
             stack.apply(body)
-            await stack.until(lambda: len(set(stack.revisions(name))) == 2, 60)
-            await stack.until(look, 240)
+            await stack.until(lambda: len(set(stack.revisions(name))) == 2, 120)
+            await stack.until(look, 400)
             revision = await _settled(stack, name, 3, after=before)
 
             stack.apply(_changed(body, f"{turn}, thought better of"))
-            await stack.until(lambda: stack.draining(name), 120)
+            await stack.until(lambda: stack.draining(name), 240)
             stack.apply(body)
             assert await _settled(stack, name, 3) == revision
 
@@ -124,14 +124,14 @@ async def test_busy_replicas_that_are_no_longer_wanted_end_what_they_stream(stac
                 lambda: stack.glowplug("release", name),  # no demand for more than one
             ):
                 stack.kubectl("scale", KIND, name, "--replicas=3")
-                await stack.until(lambda: stack.ready_replicas(name) == 3, 120)
+                await stack.until(lambda: stack.ready_replicas(name) == 3, 240)
                 with long_streams(stack, name, 6) as streams:
-                    await stack.until(lambda: min(map(stack.in_flight, stack.pods(name))), 60)
+                    await stack.until(lambda: min(map(stack.in_flight, stack.pods(name))), 120)
                     way()
                     victims = await stack.until(lambda: stack.draining(name), 120, pause=0.1)
                     assert max(map(stack.in_flight, victims)) > 0
                 assert [one for one in streams if not one.finished or one.error] == []
-                await stack.until(lambda: len(stack.pods(name)) == 1, 120)
+                await stack.until(lambda: len(stack.pods(name)) == 1, 240)
 
     print(campaign)
     assert campaign.failed == []

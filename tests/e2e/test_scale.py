@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from stack.ask import ask, load
 from stack.stack import Stack
 
 NODE_GPUS = 4
+
+pytestmark = pytest.mark.timeout(900)
 
 
 def _peak(name: str) -> str:
@@ -31,12 +35,12 @@ async def test_the_queue_scales_to_the_nodes_gpus_names_the_shortage_and_idles_t
     # Past the gateway, so that nothing but Prometheus can tell the operator of the queue.
     stop = asyncio.Event()
     loading = asyncio.create_task(
-        load(f"http://{engine}:8000", name, clients=16, seconds=240, stop=stop, max_tokens=64)
+        load(f"http://{engine}:8000", name, clients=16, seconds=600, stop=stop, max_tokens=64)
     )
     try:
-        await stack.until(lambda: stack.ready_replicas(name) == NODE_GPUS, 180)
+        await stack.until(lambda: stack.ready_replicas(name) == NODE_GPUS, 300)
         capacity = await stack.until(
-            lambda: stack.condition(name, "CapacityAvailable", status="False"), 60
+            lambda: stack.condition(name, "CapacityAvailable", status="False"), 120
         )
     finally:
         stop.set()
@@ -45,8 +49,8 @@ async def test_the_queue_scales_to_the_nodes_gpus_names_the_shortage_and_idles_t
     assert "nvidia.com/gpu" in capacity["message"]
     assert stack.prometheus(_peak(name)) > 0
     assert [answer for answer in answers if not answer.finished] == []
-    await stack.until(lambda: stack.pods(name) == [], 90)
-    ready = await stack.until(lambda: stack.condition(name, "Ready", reason="ScaledToZero"), 10)
+    await stack.until(lambda: stack.pods(name) == [], 240)
+    ready = await stack.until(lambda: stack.condition(name, "Ready", reason="ScaledToZero"), 60)
     assert ready["status"] == "True"
     assert stack.condition(name, "CapacityAvailable", status="False") is None
 
@@ -60,11 +64,11 @@ async def test_clients_of_the_gateway_are_spread_over_the_replicas_they_cause(
 
     stop = asyncio.Event()
     loading = asyncio.create_task(
-        load(stack.gateway_url, name, clients=12, seconds=120, stop=stop, max_tokens=32)
+        load(stack.gateway_url, name, clients=12, seconds=600, stop=stop, max_tokens=32)
     )
     try:
-        await stack.until(lambda: stack.ready_replicas(name) == 3, 90)
-        await stack.until(lambda: stack.prometheus(_serving(name)) == 3, 30)
+        await stack.until(lambda: stack.ready_replicas(name) == 3, 300)
+        await stack.until(lambda: stack.prometheus(_serving(name)) == 3, 120)
     finally:
         stop.set()
         answers = await loading
@@ -82,7 +86,7 @@ async def test_an_operator_killed_in_the_middle_of_a_scale_up_ends_in_the_same_s
     await stack.until(lambda: len(stack.pods(name)) >= 1, 60)
     stack.kill_operator()
 
-    await stack.until(lambda: stack.ready_replicas(name) == 3, 120)
+    await stack.until(lambda: stack.ready_replicas(name) == 3, 240)
     pods = stack.pods(name)
     assert len(pods) == 3, [pod["metadata"]["name"] for pod in pods]
     slots = sorted(pod["metadata"]["labels"]["glowplug.dev/slot"] for pod in pods)

@@ -25,7 +25,7 @@ Json = dict[str, Any]
 WELL = "well"
 ENGINE_IMAGE = "docker.io/glowplug/smollm2-engine:dev"
 FILE_SERVER = ["python3", "-m", "http.server", "{port}", "--directory", "{model_dir}"]
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 """Two busy cores, and kubelet's own backoff of 10, 20, 40 s between restarts."""
 TIMEOUT_S = 900
 """For one test: where others use the machine, its engines answer ten times as slowly."""

@@ -42,7 +42,7 @@ async def test_its_requests_end_in_words_or_elsewhere_and_it_comes_back(stack: S
             streams = await _streams(stack, lambda: processes.kill(_engines(first)))
             _are_whole_or_explained(streams)
             assert any(answer.error for answer in streams), "half of them were in the dead engine"
-            [note] = await stack.until(lambda: warnings(stack, PAIR, "EngineFailed"), 30)
+            [note] = await stack.until(lambda: warnings(stack, PAIR, "EngineFailed"), 90)
             assert f"Pod {first['metadata']['name']}" in note
             assert "The engine exited with code 137 while it was serving" in note
             await stack.until(lambda: _restarts(stack, first) == 1, PATIENCE_S)
@@ -51,7 +51,7 @@ async def test_its_requests_end_in_words_or_elsewhere_and_it_comes_back(stack: S
             streams = await _streams(stack, lambda: _freeze(second))
             _are_whole_or_explained(streams)
             assert any(answer.error for answer in streams)
-            await stack.until(lambda: len(warnings(stack, PAIR, "EngineFailed")) == 2, 30)
+            await stack.until(lambda: len(warnings(stack, PAIR, "EngineFailed")) == 2, 90)
             await stack.until(lambda: _restarts(stack, second) == 1, PATIENCE_S)
             await stack.until(lambda: is_serving(stack, PAIR, 2), PATIENCE_S)
         finally:

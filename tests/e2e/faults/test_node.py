@@ -125,7 +125,7 @@ async def _lacks(stack: Stack, replicas: int, words: str) -> None:
     )
     assert short["status"] == "False"
     assert words in short["message"]
-    notes = await stack.until(lambda: warnings(stack, ROOM, "Unschedulable"), 30)
+    notes = await stack.until(lambda: warnings(stack, ROOM, "Unschedulable"), 90)
     assert any(words in note for note in notes), notes
     assert stack.condition(ROOM, "Ready", status="True", reason="Serving")
     said, pods = len(events(stack, ROOM)), len(stack.pods(ROOM))

@@ -283,7 +283,7 @@ async def _snapshots_are_taken(stack: Stack) -> None:
         await stack.until(
             lambda name=name: stack.condition(name, "SnapshotReady", status="True"), PATIENCE_S
         )
-        await stack.until(lambda name=name: "digest" in stack.status(name)["snapshot"], 30)
+        await stack.until(lambda name=name: "digest" in stack.status(name)["snapshot"], 90)
 
 
 async def _is_said(stack: Stack, fault: Fault) -> None:
@@ -294,10 +294,10 @@ async def _is_said(stack: Stack, fault: Fault) -> None:
     [pod] = stack.pods(fault.name)
     for words in (pod["metadata"]["name"], *fault.told):
         assert words in ready["message"], (fault.name, ready["message"])
-    [*notes] = await stack.until(lambda: warnings(stack, fault.name, reason), 30)
+    [*notes] = await stack.until(lambda: warnings(stack, fault.name, reason), 90)
     assert any(all(words in note for words in fault.told) for note in notes), notes
     if fault.also is not None:
         kind, why, words = fault.also
-        found = await stack.until(lambda: stack.condition(fault.name, kind, reason=why), 30)
+        found = await stack.until(lambda: stack.condition(fault.name, kind, reason=why), 90)
         assert words in found["message"]
         assert await asyncio.to_thread(warnings, stack, fault.name, why)
