@@ -139,7 +139,7 @@ class Download:
     async def _look_around(self) -> None:
         """Learn who else brings this content or has it, and so which chunk is whose."""
         peers, before, now = self._means.peers, self._reports, time.monotonic()
-        self._reports = await peers.poll(self._content)
+        self._reports = await peers.poll(self._content, before)
         self._share_out()
         nothing = Report()
         for chunk in self._left_since:  # a home that gets on is waited for

@@ -22,6 +22,7 @@ from glowplug_snapshotter.errors import SnapshotError
 log = logging.getLogger(__name__)
 
 PINNED_S = 600.0  # a snapshot that was asked for ahead of its Pod stays for this long
+READING = 4  # manifests at a time, so that digests made up by somebody hold no more threads
 NEARLY = 2  # missing chunks of a content at which the next one of its snapshot begins
 
 
@@ -88,6 +89,8 @@ class Library:
         if data is not None and digest in self._snapshots:
             return data
         task = self._reading.get(digest)
+        if task is None and len(self._reading) >= READING:
+            raise SnapshotError("Unavailable", "Too many manifests are being read: ask again.")
         if task is None:
             task = self._reading[digest] = asyncio.create_task(self._read_manifest(digest))
             task.add_done_callback(lambda _: self._reading.pop(digest))

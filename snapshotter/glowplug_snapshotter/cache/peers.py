@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from glowplug_snapshotter.cache.auth import Key
@@ -19,6 +19,7 @@ BUSY_S = 0.3  # a peer with all its connections taken is left alone for this lon
 LOST_S = 5.0  # one that does not answer, or too slowly
 LIED_S = 600.0  # one that sent bytes which are not what they were asked to be
 POLL_TIMEOUT = 1.0  # s
+LATE_POLLS = 4  # in a row, after which a peer is left alone
 REPORT_LIMIT = 1 << 20  # bytes
 NEWS_S = 5.0  # a node that said it starts on a content is believed for this long
 
@@ -55,6 +56,7 @@ class Peers:
         self._wire = Wire()
         self._shunned: dict[str, float] = {}
         self._busy: dict[str, float] = {}
+        self._late: dict[str, int] = {}  # polls in a row that a peer did not answer in time
         self._news: dict[tuple[str, str], float] = {}  # (content, address) -> when it was said
 
     def known(self) -> tuple[str, ...]:
@@ -80,15 +82,18 @@ class Peers:
         """Close connections."""
         self._wire.close()
 
-    async def poll(self, content: Content) -> dict[str, Report]:
+    async def poll(self, content: Content, before: Mapping[str, Report]) -> dict[str, Report]:
         """Ask everyone who has some of a content or brings it; who does neither is left out.
 
-        The question itself tells them that this node brings it.
+        The question itself tells them that this node brings it. Who is late with an answer is
+        believed to be as `before`, a few times.
         """
         peers = self.known()
         path = f"/have/{content.blake3}?from={self.me}"
         chunks = len(content.crc32c)
-        answers = await asyncio.gather(*(self._have(peer, path, chunks) for peer in peers))
+        answers = await asyncio.gather(
+            *(self._have(peer, path, chunks, before.get(peer)) for peer in peers)
+        )
         return {p: a for p, a in zip(peers, answers, strict=True) if a is not None}
 
     async def read_into(self, address: str, content: Content, chunk: int, view: memoryview) -> None:
@@ -134,16 +139,22 @@ class Peers:
         """Shun a peer that is too slow, for a moment."""
         self._shun(address, LOST_S)
 
-    async def _have(self, peer: str, path: str, chunks: int) -> Report | None:
+    async def _have(
+        self, peer: str, path: str, chunks: int, before: Report | None
+    ) -> Report | None:
         try:
             async with asyncio.timeout(POLL_TIMEOUT):
                 body = json.loads(await self._wire.get(peer, self._signed(path), REPORT_LIMIT))
+            self._late.pop(peer, None)
             if not body["here"]:
                 return None
             bits = int(body["chunks"], 16)
             have = (n for n in range(chunks) if bits >> n & 1)
             return Report(frozenset(have), frozenset(map(int, body["coming"])))
         except TimeoutError:
+            self._late[peer] = self._late.get(peer, 0) + 1
+            if self._late[peer] < LATE_POLLS:
+                return before
             self._shun(peer, LOST_S)
         except PeerError as error:
             self._blame(peer, error)
