@@ -31,10 +31,10 @@ test: venv ## All tests: unit, real API server, real node (root, Debian 12, Go >
 	$(PYTEST) tests/e2e
 
 .PHONY: soak
-soak: venv ## The campaigns that `test` samples, whole: crash points, late events, changes, kills
+soak: venv ## The campaigns that `test` samples, whole: crash points, late events, changes, kills, Argo CD
 	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/unit/staleness tests/api/operator/crashpoints tests/api/operator/test_rest.py
 	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/e2e/test_rollout.py tests/e2e/test_restarts.py tests/e2e/test_upgrade.py
-	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/e2e/faults/test_kills.py
+	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/e2e/faults/test_kills.py tests/e2e/test_argocd.py
 
 .PHONY: test-fast
 test-fast: venv ## Unit tests only: no cluster, within two minutes on two cores

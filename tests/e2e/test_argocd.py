@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(
         "GLOWPLUG_SOAK" not in os.environ,
-        reason="about 6 minutes: GLOWPLUG_SOAK=1 pytest tests/e2e/test_argocd.py",
+        reason="about 6 minutes: `make soak`, or GLOWPLUG_SOAK=1 pytest tests/e2e/test_argocd.py",
     ),
 ]
 
