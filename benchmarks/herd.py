@@ -1,13 +1,14 @@
 """Eight node caches start on one model together: how often is the store read, and how long is it?
 
 Each node is a network namespace behind a link of 25 MB/s in both directions (tc tbf), the store an
-nginx on the bridge with a link of no such limit. All nodes ask their own cache for the whole model
-at the same instant; `glowplug-snapshotter verify` reads it and proves every byte. The store's bytes
-are those in nginx's log. Beside it, in turn: one node alone, which is what the link allows, and
-the same eight without peers.
+nginx on the bridge with a link of no such limit. The nodes' disks are in memory: one disk under all
+eight would be what is measured. All nodes ask their own cache for the whole model at the same
+instant; `glowplug-snapshotter verify` reads it and proves every byte. The store's bytes are those
+in nginx's log. Beside it, in turn: one node alone, which is what the link allows, and the same
+eight without peers.
 
-Needs root, iproute2, nginx and 5 GB in the temporary directory. The bridge, the namespaces and the
-links are made here, in 198.18.77.0/24, and removed at the end.
+Needs root, iproute2, nginx and 5 GB in /dev/shm. The bridge, the namespaces and the links are made
+here, in 198.18.77.0/24, and removed at the end.
 """
 
 from __future__ import annotations
@@ -248,7 +249,7 @@ def main() -> None:
     if os.geteuid():
         sys.exit("Network namespaces need root.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tempfile.TemporaryDirectory(prefix="glowplug-herd-") as name:
+    with tempfile.TemporaryDirectory(prefix="glowplug-herd-", dir="/dev/shm") as name:
         os.chmod(name, 0o755)
         report = run(Path(name), rounds=1 if options.quick else 3)
     report.show()

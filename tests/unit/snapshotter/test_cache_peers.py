@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 from aiohttp import web as site
 
+from glowplug_snapshotter.cache import download, peers
+
 from .caches import CHUNK, Caches, Snapshot, publish, until
 from .web import Fault, Web
 
@@ -32,8 +34,11 @@ def snapshot(web: Web) -> Snapshot:
 
 
 async def test_nodes_that_start_together_load_the_store_about_once(
-    caches: Caches, snapshot: Snapshot
+    caches: Caches, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # How long a home may take is not the matter here, and this machine may be busy.
+    monkeypatch.setattr(download, "PATIENCE", 120.0)
+    monkeypatch.setattr(peers, "POLL_TIMEOUT", 60.0)
     caches.store.fault = lambda path, first, number: Fault(pause=0.05)
     nodes = [await caches.start(f"node{n}") for n in range(6)]
     restored = await asyncio.gather(*(node.restore(snapshot) for node in nodes))
