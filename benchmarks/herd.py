@@ -14,9 +14,9 @@ here, in 198.18.77.0/24, and removed at the end.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -206,8 +206,18 @@ def read(node: Node, digest: str) -> float:
     return time.monotonic()
 
 
-def measure(nodes: list[Node], digest: str, log: Path, *, peers: bool) -> tuple[float, float]:
-    """Let nodes start together; return seconds until the last is done, and times of the model."""
+@dataclass(frozen=True)
+class Run:
+    """`seconds` until the last node had all, `loaded` from the store in models, `cpu` seconds."""
+
+    seconds: float
+    loaded: float
+    cpu: float
+
+
+def measure(nodes: list[Node], digest: str, log: Path, *, peers: bool) -> Run:
+    """Let nodes start together on empty caches."""
+    used = cpu_seconds()
     with caches(nodes, peers=peers), ThreadPoolExecutor(len(nodes)) as pool:
         before = log.stat().st_size
         started = time.monotonic()
@@ -215,27 +225,33 @@ def measure(nodes: list[Node], digest: str, log: Path, *, peers: bool) -> tuple[
         with open(log) as lines:
             lines.seek(before)
             loaded = sum(int(line) for line in lines)
-    return ended - started, loaded / sum(SHARDS)
+    return Run(ended - started, loaded / sum(SHARDS), cpu_seconds() - used)
 
 
-def run(folder: Path, rounds: int) -> Report:
+def cpu_seconds() -> float:
+    """Return what all ended children have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def compare(folder: Path, rounds: int) -> Report:
     """Measure all three in turn, `rounds` times."""
     report = Report()
     (folder / "key").write_bytes(os.urandom(32).hex().encode())
     digest = publish(folder / "store")
     with network(folder) as nodes, store(folder) as log:
-        for number in range(rounds):
-            alone, _ = measure(nodes[:1], digest, log, peers=True)
-            together, loaded = measure(nodes, digest, log, peers=True)
-            apart, loaded_apart = measure(nodes, digest, log, peers=False)
-            say = {"round": number, "alone": alone, "together": together, "loaded": loaded}
-            print(json.dumps(say), file=sys.stderr)
-            report.add(CASE, "one node alone", "time", "s", alone)
-            report.add(CASE, "glowplug", "time", "s", together)
-            report.add(CASE, "glowplug", "time / one node alone", "ratio", together / alone)
-            report.add(CASE, "glowplug", "read from the store", "models", loaded)
-            report.add(CASE, "without peers", "time", "s", apart)
-            report.add(CASE, "without peers", "read from the store", "models", loaded_apart)
+        for _ in range(rounds):
+            alone = measure(nodes[:1], digest, log, peers=True)
+            together = measure(nodes, digest, log, peers=True)
+            apart = measure(nodes, digest, log, peers=False)
+            tools = {"one node alone": alone, "glowplug": together, "without peers": apart}
+            for tool, run in tools.items():
+                print(tool, run, file=sys.stderr)
+                report.add(CASE, tool, "time", "s", run.seconds)
+                report.add(CASE, tool, "read from the store", "models", run.loaded)
+                report.add(CASE, tool, "CPU", "s", run.cpu)
+            ratio = together.seconds / alone.seconds
+            report.add(CASE, "glowplug", "time / one node alone", "ratio", ratio)
         report.add(CASE, "limit", "time", "s", sum(SHARDS) / RATE)
     return report
 
@@ -251,7 +267,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="glowplug-herd-", dir="/dev/shm") as name:
         os.chmod(name, 0o755)
-        report = run(Path(name), rounds=1 if options.quick else 3)
+        report = compare(Path(name), rounds=1 if options.quick else 3)
     report.show()
     if options.json:
         report.write(options.json)
