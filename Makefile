@@ -31,8 +31,8 @@ test: venv ## All tests: unit, real API server, real node (root, Debian 12, Go >
 	$(PYTEST) tests/e2e
 
 .PHONY: soak
-soak: venv ## The campaigns that `test` samples, whole: crash points, late events, changes, kills, Argo CD
-	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/unit/staleness tests/api/operator/crashpoints tests/api/operator/test_rest.py
+soak: venv ## The campaigns that `test` samples, whole: crash points, late events, kills, faulty stores
+	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/unit/staleness tests/unit/snapshotter/test_schedules.py tests/api/operator/crashpoints tests/api/operator/test_rest.py
 	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/e2e/test_rollout.py tests/e2e/test_restarts.py tests/e2e/test_upgrade.py
 	GLOWPLUG_SOAK=1 $(PYTEST) -s tests/e2e/faults/test_kills.py tests/e2e/test_argocd.py
 

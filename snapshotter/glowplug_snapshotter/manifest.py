@@ -112,7 +112,7 @@ def decode(data: bytes, where: str) -> Manifest:
         return Manifest(str(source["url"]), source["revision"], files, chunk_size)
     except KeyError as error:
         raise SnapshotError("InvalidManifest", f"{where} lacks the field {error}.") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SnapshotError(
             "InvalidManifest", f"{where} is not a valid manifest: {error}."
         ) from None

@@ -67,7 +67,7 @@ def plan_snapshot(
     items = [
         Item(file.path, Entry(blob_key(file.blake3), file.size), file.crc32c) for file in body.files
     ]
-    return Plan(reader, _in_order(items), body.chunk_size, "snapshot", digest)
+    return Plan(reader, in_order(items), body.chunk_size, "snapshot", digest)
 
 
 def open_manifest(
@@ -118,7 +118,7 @@ def plan_source(url: str, endpoint: str | None) -> Plan:
         items = [Item(manifests.safe_path(entry.path), entry, None) for entry in entries]
     except ValueError as error:
         raise SnapshotError("Unsupported", f"{url}: {error}.") from None
-    return Plan(reader, _in_order(items), CHUNK_SIZE, "source", None)
+    return Plan(reader, in_order(items), CHUNK_SIZE, "source", None)
 
 
 def manifest_key(digest: str) -> str:
@@ -131,7 +131,7 @@ def blob_key(blake3_hex: str) -> str:
     return f"blobs/{blake3_hex}"
 
 
-def _in_order(items: list[Item]) -> tuple[Item, ...]:
+def in_order(items: list[Item]) -> tuple[Item, ...]:
     """Put what an engine reads first first: configuration, tokenizer, then shards by number."""
     return tuple(sorted(items, key=lambda i: (i.path.endswith(WEIGHTS), _natural(i.path))))
 

@@ -53,20 +53,29 @@ class Tally:
     concurrency: int = 0
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def chunks_in_memory() -> int:
+    """Return the size of a ring here."""
+    return min(MOST_SLOTS, max(FEWEST_SLOTS, 2 * cores()))
+
+
 class Ring:
     """One copying of a plan into a prepared destination."""
 
     def __init__(
         self, plan: Plan, destination: Destination, on_file: Callable[[str], None]
     ) -> None:
-        cores = len(os.sched_getaffinity(0))
         longest = max((item.entry.size for item in plan.items), default=0)
         self._plan = plan
         self._destination = destination
         self._on_file = on_file
-        self.slots = min(MOST_SLOTS, max(FEWEST_SLOTS, 2 * cores))
+        self.slots = chunks_in_memory()
         self._buffers = Buffers(destination, min(plan.chunk_size, longest))
-        self._pace = Pace(plan.reader.streams, STREAMS_PER_CORE * cores, time.monotonic())
+        self._pace = Pace(plan.reader.streams, STREAMS_PER_CORE * cores(), time.monotonic())
         self._usual = Usual()
         self._schedule = Schedule(places(plan), self.slots, lambda: self._pace.limit)
         self._stop = threading.Event()
@@ -273,14 +282,13 @@ class Ring:
         started = time.monotonic()
         if not chunk.own:
             chunk.file.target.write(chunk.view, place.offset)
+        self._destination.record(place.number, crc)  # before others may use the memory
         file = chunk.file
         with self._lock:
             self._chunks.discard(chunk)
+            self.tally.write += time.monotonic() - started
         chunk.close()
         self._schedule.freed()
-        self._destination.record(place.number, crc)
-        with self._lock:
-            self.tally.write += time.monotonic() - started
         self._arrived(place, file)
 
     def _prove(self, chunk: Chunk) -> int:

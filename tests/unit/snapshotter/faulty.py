@@ -153,7 +153,7 @@ class Faulty:
         if kind in ("cut", "reset", "stall"):
             connection.sendall(data[:at])
             if kind == "stall":
-                self._ended.wait(3)
+                self._ended.wait(20)
             if kind == "reset":
                 linger = struct.pack("ii", 1, 0)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
