@@ -6,19 +6,25 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glowplug_snapshotter.destinations.directory import Directory
 from glowplug_snapshotter.errors import TransientError
 from glowplug_snapshotter.events import Emit, Event
-from glowplug_snapshotter.plan import Plan, plan_snapshot, plan_source
+from glowplug_snapshotter.plan import MANIFEST_URL, Plan, plan_snapshot, plan_source
 from glowplug_snapshotter.ring import Ring, Tally
+from glowplug_snapshotter.sources import open_source
+
+if TYPE_CHECKING:
+    from glowplug_snapshotter.compiled.placing import Wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to restore: `kind` is snapshot (proved chunk by chunk) or source (pinned, sized).
 
-    `cache` is the address of the node's cache of that store; it may be gone.
+    `cache` is the address of the node's cache of that store; it may be gone. `compiled` is the
+    engine's compile cache that is wanted beside the model.
     """
 
     url: str
@@ -27,6 +33,7 @@ class Request:
     endpoint: str | None
     to: Path
     cache: str | None = None
+    compiled: Wanted | None = None
 
     def identity(self) -> dict[str, str | None]:
         """Return what makes two restores into one directory the same."""
@@ -39,9 +46,28 @@ def restore(request: Request, emit: Emit, clock: Callable[[], float] = time.time
     Files that an earlier run with the same identity left complete are kept and cost nothing: a
     restarted container finds its tmpfs as it was. One that was killed, or met a store that was
     down, is gone on with. Raises SnapshotError; whatever raises, also a signal handler's exception,
-    leaves no torn file under a final name.
+    leaves no torn file under a final name. A compile cache that cannot be had is no failure.
     """
     started = clock()
+    result = _restore_model(request, emit, started, clock)
+    if request.compiled is None:
+        return result
+    placed = _place(request, request.compiled, result["digest"])
+    moved = result["stages"][0]["bytes"]
+    return {**result, **_timing(started, clock(), moved), "compileCache": placed}
+
+
+def _place(request: Request, compiled: Wanted, digest: str | None) -> Event:
+    from glowplug_snapshotter.compiled.placing import place
+
+    found = MANIFEST_URL.fullmatch(request.url)
+    store = found["store"] if found else request.url.rstrip("/")
+    return place(lambda: open_source(store, request.endpoint), digest, compiled)
+
+
+def _restore_model(
+    request: Request, emit: Emit, started: float, clock: Callable[[], float]
+) -> Event:
     directory = Directory(request.to)
     earlier = directory.complete(request.identity())
     if earlier is not None:

@@ -10,12 +10,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 
 from glowplug_snapshotter import manifest as manifests
-from glowplug_snapshotter.backends import Entry, Reader
+from glowplug_snapshotter.backends import Entry, Reader, Ticket
 from glowplug_snapshotter.checksum import blake3, crc32c
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.events import Emit, Event
@@ -93,7 +94,8 @@ class Take:
 
     def _small(self, entry: Entry) -> File:
         scan = Scan(entry, self._reader.describe(entry.path))
-        data = b"".join(self._chunks(entry, scan))
+        with closing(self._chunks(entry, scan)) as chunks:
+            data = b"".join(chunks)
         file = scan.file()
         if not self._store.has_blob(file.blake3, file.size):
             self._store.put_blob(file.blake3, data)
@@ -103,8 +105,9 @@ class Take:
 
     def _large(self, entry: Entry) -> File:
         scan = Scan(entry, self._reader.describe(entry.path))
-        parts = _joined(self._chunks(entry, scan), part_size(entry.size) // CHUNK_SIZE)
-        file, sent = self._store.send(self._source, entry, parts, scan.file)
+        with closing(self._chunks(entry, scan)) as chunks:
+            parts = _joined(chunks, part_size(entry.size) // CHUNK_SIZE)
+            file, sent = self._store.send(self._source, entry, parts, scan.file)
         self._uploaded += sent
         return file
 
@@ -114,15 +117,16 @@ class Take:
             if file.blake3 in lost and self._file(entry) != file:
                 raise _changed(self._source)
 
-    def _chunks(self, entry: Entry, scan: Scan) -> Iterator[bytearray]:
+    def _chunks(self, entry: Entry, scan: Scan) -> Generator[bytearray, None, None]:
         """Yield the file's chunks in order, each hashed, reading a little ahead."""
+        reads = _Reads(self._reader, entry)
         with ThreadPoolExecutor(READ_AHEAD) as pool:
             ahead: deque[Future[bytearray]] = deque()
             offsets = iter(range(0, entry.size, CHUNK_SIZE))
             try:
                 while True:
                     while len(ahead) < READ_AHEAD and (offset := next(offsets, None)) is not None:
-                        ahead.append(pool.submit(self._read, entry, offset))
+                        ahead.append(pool.submit(reads.chunk, offset))
                     if not ahead:
                         return
                     chunk = ahead.popleft().result()
@@ -130,19 +134,37 @@ class Take:
                     self._progress(len(chunk))
                     yield chunk
             finally:
-                if ahead:
-                    self._stop.set()  # left early: let the reads under way end
-
-    def _read(self, entry: Entry, offset: int) -> bytearray:
-        chunk = bytearray(min(CHUNK_SIZE, entry.size - offset))
-        view = memoryview(chunk)
-        with_retries(lambda: self._reader.read_into(entry, offset, view), self._stop)
-        view.release()
-        return chunk
+                reads.give_up()
 
     def _progress(self, count: int) -> None:
         self._done += count
         self._emit({"event": "progress", "done": self._done, "total": self._total})
+
+
+class _Reads:
+    """Reads of one file's chunks, from several threads, that end soon when nobody wants them."""
+
+    def __init__(self, reader: Reader, entry: Entry) -> None:
+        self._reader = reader
+        self._entry = entry
+        self._stop = threading.Event()
+        self._tickets: set[Ticket] = set()
+
+    def chunk(self, offset: int) -> bytearray:
+        """Return the chunk at `offset`."""
+        chunk = bytearray(min(CHUNK_SIZE, self._entry.size - offset))
+        view, ticket = memoryview(chunk), Ticket()
+        self._tickets.add(ticket)
+        with_retries(lambda: self._reader.read_into(self._entry, offset, view, ticket), self._stop)
+        self._tickets.discard(ticket)
+        view.release()
+        return chunk
+
+    def give_up(self) -> None:
+        """End the reads under way."""
+        self._stop.set()
+        for ticket in list(self._tickets):
+            ticket.give_up()
 
 
 class Scan:
