@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -19,19 +18,18 @@ from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.gpu.device import Device, Event, Memory, Slot
 from glowplug_snapshotter.gpu.host import HostMemory
 from glowplug_snapshotter.loading.selection import Window
+from glowplug_snapshotter.loading.slots import Slots
 from glowplug_snapshotter.loading.tensor import Loaded
 from glowplug_snapshotter.manifest import Tensor
 from glowplug_snapshotter.plan import Item, Plan
 
 T = TypeVar("T")
 
-SPARE = 2  # slots whose copies may be under way while all others are received into
-
 
 class Piece:
     """A tensor on its way: its memory once a chunk of it is under way, and what is missing."""
 
-    __slots__ = ("begin", "end", "event", "memory", "missing", "tensor")
+    __slots__ = ("begin", "end", "events", "memory", "missing", "tensor")
 
     def __init__(self, tensor: Tensor, base: int) -> None:
         self.tensor = tensor
@@ -39,42 +37,12 @@ class Piece:
         self.end = tensor.end - base
         self.missing = tensor.end - tensor.begin
         self.memory: Memory | None = None
-        self.event: Event | None = None
+        self.events: list[Event] = []
 
     def give(self) -> Memory | None:
         """Return its memory and keep no hold of it; None for a tensor without bytes."""
-        memory, self.memory, self.event = self.memory, None, None
+        memory, self.memory, self.events = self.memory, None, []
         return memory
-
-
-class Slots:
-    """Slots that are used again in turn; as many as the ring has chunks in memory, and SPARE."""
-
-    def __init__(self, device: Device, size: int) -> None:
-        self._device = device
-        self._size = size
-        self._used: deque[tuple[Slot, Event]] = deque()
-        self._lock = threading.Lock()
-
-    def take(self) -> Slot:
-        """Return a slot that no copy reads any more, if need be once its event has passed."""
-        with self._lock:
-            found = self._used.popleft() if len(self._used) >= SPARE else None
-        if found is None:
-            return self._device.slot(self._size)
-        slot, event = found
-        event.wait()
-        return slot
-
-    def give_back(self, slot: Slot, event: Event) -> None:
-        """Let it be used again once the event has passed."""
-        with self._lock:
-            self._used.append((slot, event))
-
-    def clear(self) -> None:
-        """Let go of all of them."""
-        with self._lock:
-            self._used.clear()
 
 
 class Assembly:
@@ -118,8 +86,8 @@ class Assembly:
                         self._changed.wait()
                     if piece.missing:
                         raise self._error or SnapshotError("Cancelled", "The load was cancelled.")
-                if piece.event is not None:
-                    piece.event.wait()
+                for event in piece.events:  # in whatever order threads noted them
+                    event.wait()
                 with self._changed:
                     self._held -= piece.end - piece.begin
                 tensor = piece.tensor
@@ -208,7 +176,7 @@ class Assembly:
             for piece, count in parts:
                 piece.missing -= count
                 if event is not None:
-                    piece.event = event  # the stream's order makes the last one stand for all
+                    piece.events.append(event)
             self._changed.notify_all()
 
 

@@ -1,6 +1,8 @@
 """Tensors come in order, proved and whole, from snapshots and directories, in bounded memory."""
 
 import json
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -12,9 +14,12 @@ from hypothesis import strategies as st
 import glowplug_snapshotter
 from glowplug_snapshotter import SnapshotError
 from glowplug_snapshotter.gpu.dtypes import DTYPES
-from glowplug_snapshotter.loading import weights
+from glowplug_snapshotter.loading import selection, weights
+from glowplug_snapshotter.loading.assembly import Assembly
+from glowplug_snapshotter.plan import plan_source
 
-from .fakes import FakeDevice
+from ..web import Fault, Web
+from .fakes import FakeDevice, FakeEvent
 from .models import Spec, size_of, write_safetensors, write_snapshot
 
 CHUNK = 4096
@@ -109,6 +114,35 @@ def test_a_damaged_chunk_is_never_handed_out(
     assert device.closed
 
 
+FAULTS = {
+    "500": Fault(status=500),
+    "busy": Fault(status=503),
+    "cut": Fault(cut=1000),
+    "flipped": Fault(flip=7),
+    "longer": Fault(extra=b"more"),
+}
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_what_passes_on_the_network_is_healed(
+    fault: str, web: Web, tmp_path: Path, device: FakeDevice
+) -> None:
+    data = write_safetensors(tmp_path / "m" / "model.safetensors", SPECS)
+    path = write_snapshot(tmp_path / "m", web.root / "store", chunk_size=CHUNK)
+    met = set()
+
+    def once(path: str, first: int, number: int) -> Fault | None:
+        if "blobs" not in path or first % (2 * CHUNK) or first in met:
+            return None
+        met.add(first)
+        return FAULTS[fault]
+
+    web.fault = once
+    uri = path.replace(f"file://{web.root}", web.url)
+    assert load(uri) == [(name, data[name]) for name, _, _ in SPECS]
+    assert len(met) > 1
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from(sorted(DTYPES)), st.lists(st.integers(0, 12), max_size=3)),
@@ -154,6 +188,39 @@ def test_a_slot_is_used_again_only_after_its_copies(tmp_path: Path, device: Fake
     assert load(uri) == [("t", data["t"])]
     assert device.faults == []
     assert len(device.slots) < 20 < device.begun
+
+
+def test_a_tensor_waits_for_all_of_its_copies_whatever_thread_notes_them_last(
+    tmp_path: Path,
+) -> None:
+    second_noted = threading.Event()
+
+    class Overtaken(FakeDevice):
+        def mark(self) -> FakeEvent:
+            event = super().mark()
+            if event.after == 1:
+                assert second_noted.wait(60)
+            return event
+
+    write_safetensors(tmp_path / "model.safetensors", [("t", "U8", (2 * CHUNK,))])
+    plan = plan_source(f"file://{tmp_path}", None)
+    [shard] = selection.shards(plan, {})
+    [window] = selection.windows(shard, lambda tensor: True, CHUNK)
+    assembly = Assembly(Overtaken(late=1 << 30), [window], CHUNK, 1 << 30)
+    target = assembly.open(window.item)
+    for number in range(3):
+        length = min(CHUNK, window.item.entry.size - number * CHUNK)
+        target.room(number * CHUNK, length).view[:] = bytes([number + 1]) * length
+    first = threading.Thread(target=assembly.record, args=(0, 0))
+    first.start()
+    while not assembly._device.begun:
+        time.sleep(0.001)
+    assembly.record(1, 0)
+    assembly.record(2, 0)
+    second_noted.set()
+    [(_, data)] = assembly.tensors(taken)
+    first.join()
+    assert [data[0], data[CHUNK], data[-1]] == [1, 2, 3]
 
 
 def test_memory_is_bounded_and_freed_by_the_last_user(
