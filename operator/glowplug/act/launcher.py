@@ -70,16 +70,19 @@ class Launchers:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def ensure(
-        self, namespace: str, owners_of: Callable[[], Sequence[Ref]], *, again: bool = True
+        self, model: Ref, neighbours: Callable[[], Sequence[Ref]], *, again: bool = True
     ) -> None:
-        """Make the ConfigMap of a namespace with Pods; without `again`, once in this life."""
+        """Make the ConfigMap for a model with Pods; without `again`, once in this life.
+
+        neighbours: all models of its namespace, itself included; asked only before a write.
+        """
         # One at a time, each with the owners known by then: a herd's first writes for them all.
-        async with self._locks.setdefault(namespace, asyncio.Lock()):
-            owners = owners_of()
-            uids = frozenset(owner.uid for owner in owners)
-            known, until = self._written.get(namespace, (frozenset(), 0.0))
-            if uids <= known and (self._clock() < until or not again):
+        async with self._locks.setdefault(model.namespace, asyncio.Lock()):
+            known, until = self._written.get(model.namespace, (frozenset(), 0.0))
+            if model.uid in known and (self._clock() < until or not again):
                 return
-            body = launcher_body(namespace, owners, self._pyz)
+            owners = neighbours()
+            uids = frozenset(owner.uid for owner in owners)
+            body = launcher_body(model.namespace, owners, self._pyz)
             await self._writer.apply(CONFIGMAPS, body, field_manager=FIELD_MANAGER)
-            self._written[namespace] = (uids, self._clock() + _TRUST_S)
+            self._written[model.namespace] = (uids, self._clock() + _TRUST_S)

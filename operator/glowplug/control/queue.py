@@ -180,3 +180,5 @@ async def _worker(queue: KeyedQueue[K], handle: Handle[K], waited: Callable[[flo
             log.warning("reconcile failed: %s", error, exc_info=trace, extra=told)
         else:
             queue.done(key, again)
+        # Where nothing is to be written nothing waits either, and what is true would go unseen.
+        await asyncio.sleep(0)

@@ -185,8 +185,8 @@ class Replicas:
 
     async def _ensure_launcher(self, errand: Errand, *, again: bool = True) -> None:
         if errand.recipe.engine.launcher:
-            namespace = errand.recipe.deployment.metadata.namespace
-            await self._launchers.ensure(namespace, errand.neighbours, again=again)
+            model = ref_of(errand.recipe.deployment)
+            await self._launchers.ensure(model, errand.neighbours, again=again)
 
     async def _mind_launcher(self, errand: Errand) -> Verdict | None:
         """Pods that start may wait for what an operator did not live to write beside them."""

@@ -23,20 +23,33 @@ class SlowFirst:
 async def test_the_last_write_names_every_owner() -> None:
     writer = SlowFirst()
     launchers = Launchers(writer, b"a zipapp", lambda: 0.0)
-    a, b = (Ref("ModelDeployment", "ns", name, name) for name in "ab")
-    await asyncio.gather(
-        launchers.ensure("ns", lambda: [a]), launchers.ensure("ns", lambda: [a, b])
-    )
+    a, b = refs("ab")
+    await asyncio.gather(launchers.ensure(a, lambda: [a]), launchers.ensure(b, lambda: [a, b]))
     assert writer.owners == [{"a"}, {"a", "b"}]
-    await launchers.ensure("ns", lambda: [a])
+    await launchers.ensure(a, lambda: [a])
     assert len(writer.owners) == 2, "what was written is trusted"
 
 
 async def test_a_herd_writes_once_for_all_that_are_known_by_then() -> None:
-    writer, known = SlowFirst(), [Ref("ModelDeployment", "ns", "a", "a")]
-    launchers = Launchers(writer, b"a zipapp", lambda: 0.0)
-    herd = [asyncio.create_task(launchers.ensure("ns", lambda: known)) for _ in range(9)]
+    writer, models = SlowFirst(), refs("abcd")
+    launchers, known = Launchers(writer, b"a zipapp", lambda: 0.0), models[:1]
+    herd = [asyncio.create_task(launchers.ensure(model, lambda: known)) for model in models]
     await asyncio.sleep(0.01)
-    known += [Ref("ModelDeployment", "ns", name, name) for name in "bcd"]
+    known += models[1:]
     await asyncio.gather(*herd)
     assert writer.owners == [{"a"}, {"a", "b", "c", "d"}]
+
+
+async def test_neighbours_are_gathered_only_for_a_write() -> None:
+    launchers = Launchers(SlowFirst(), b"a zipapp", lambda: 0.0)
+    [a] = refs("a")
+    await launchers.ensure(a, lambda: [a])
+
+    def never() -> list[Ref]:
+        raise AssertionError("a thousand models would each look at all the others")
+
+    await launchers.ensure(a, never)
+
+
+def refs(names: str) -> list[Ref]:
+    return [Ref("ModelDeployment", "ns", name, name) for name in names]

@@ -150,6 +150,24 @@ async def test_one_failing_key_does_not_stop_the_others() -> None:
     working.cancel()
 
 
+async def test_work_that_never_waits_lets_others_run() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    looked = 0
+
+    async def handle(key: str) -> float | None:
+        nonlocal looked
+        looked += 1
+        return 0.0 if looked < 1000 else None
+
+    queue.add("a")
+    queue.add("b")
+    working = asyncio.create_task(work(queue, handle, workers=2))
+    for _ in range(20):  # as often as the event loop comes round
+        await asyncio.sleep(0)
+    assert 0 < looked < 1000, "the watch that brings the news would be starved"
+    working.cancel()
+
+
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
 def test_backoff_is_bounded(failures: int, chance: float) -> None:
     delay = Backoff().delay(failures, chance)
