@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 PINNED_S = 600.0  # a snapshot that was asked for ahead of its Pod stays for this long
 READING = 4  # manifests at a time, so that digests made up by somebody hold no more threads
-NEARLY = 2  # missing chunks of a content at which the next one of its snapshot begins
+NEARLY = 4  # missing chunks, those under way too, at which the next content begins
 
 
 @dataclass(slots=True)
