@@ -16,7 +16,7 @@ from glowplug_snapshotter.loading.tensor import TorchTensor, torch_type
 from glowplug_snapshotter.loading.weights import Weights, open_weights
 
 FORMAT = "glowplug"
-OPTIONS = ("uri", "digest", "endpoint")
+OPTIONS = ("uri", "digest", "endpoint", "cache")
 
 
 class LoadConfig(Protocol):
@@ -89,6 +89,7 @@ class GlowplugLoader:
             self._options.get("uri") or address_of(model_config),
             digest=self._options.get("digest"),
             endpoint=self._options.get("endpoint"),
+            cache=self._options.get("cache"),
         )
         arriving = tensors(weights, device_of(model), unused, tensor_parallel_group())
         with closing(arriving):

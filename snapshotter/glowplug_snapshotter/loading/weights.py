@@ -45,6 +45,7 @@ def load(
     *,
     digest: str | None = None,
     endpoint: str | None = None,
+    cache: str | None = None,
     framework: str | None = None,
     select: Select | None = None,
     rank: int = 0,
@@ -55,10 +56,12 @@ def load(
     `uri` is a snapshot (a manifest's URL, or a store's with `digest`), whose every chunk is proved
     by its crc32c before a tensor with bytes of it is handed out; or a source or a local directory
     or file, whose bytes are pinned and checked for size only. `endpoint` is an S3-compatible
-    store's address. `device` is "cpu", "cuda" or "cuda:N". Tensors are torch's, or with `framework`
-    "dlpack" (the default where torch is not installed) objects for any `from_dlpack`. They are the
-    caller's. Beside them, memory is a few chunks of 16 MiB and 128 MiB of tensors, or the one
-    tensor that is next.
+    store's address, `cache` that of the node's cache of a snapshot's store.
+
+    `device` is "cpu", "cuda" or "cuda:N". Tensors are torch's, or with `framework` "dlpack" (the
+    default where torch is not installed) objects for any `from_dlpack`. They are the caller's.
+    Beside them, memory is a few chunks of 16 MiB and 128 MiB of tensors, or the one tensor that is
+    next.
 
     `select` takes a tensor's name and says whether it is wanted. With `world` readers, the one of
     number `rank` gets its share: each tensor goes to exactly one. Only the chunks that hold wanted
@@ -67,17 +70,21 @@ def load(
     What is wrong with the model raises SnapshotError here, what fails later from the iterator.
     Closing the iterator ends the transfer.
     """
-    weights = open_weights(uri, digest=digest, endpoint=endpoint)
+    weights = open_weights(uri, digest=digest, endpoint=endpoint, cache=cache)
     return weights.load(device, framework=framework, select=select, rank=rank, world=world)
 
 
 def open_weights(
-    uri: str | os.PathLike[str], *, digest: str | None = None, endpoint: str | None = None
+    uri: str | os.PathLike[str],
+    *,
+    digest: str | None = None,
+    endpoint: str | None = None,
+    cache: str | None = None,
 ) -> Weights:
     """Read what there is to load. Raises SnapshotError."""
     url, name = _address(os.fspath(uri))
     if digest is not None or MANIFEST_URL.fullmatch(url):
-        reader, body, digest = open_manifest(url, digest, endpoint)
+        reader, body, digest = open_manifest(url, digest, endpoint, cache)
         items = tuple(
             Item(file.path, Entry(blob_key(file.blake3), file.size), file.crc32c)
             for file in body.files

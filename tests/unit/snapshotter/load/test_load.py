@@ -1,8 +1,10 @@
 """Tensors come in order, proved and whole, from snapshots and directories, in bounded memory."""
 
+import asyncio
 import json
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from glowplug_snapshotter.loading import selection, weights
 from glowplug_snapshotter.loading.assembly import Assembly
 from glowplug_snapshotter.plan import plan_source
 
+from ..caches import Caches
 from ..web import Fault, Web
 from .fakes import FakeDevice, FakeEvent
 from .models import Spec, size_of, write_safetensors, write_snapshot
@@ -141,6 +144,26 @@ def test_what_passes_on_the_network_is_healed(
     uri = path.replace(f"file://{web.root}", web.url)
     assert load(uri) == [(name, data[name]) for name, _, _ in SPECS]
     assert len(met) > 1
+
+
+async def test_a_node_cache_is_asked_first(
+    tmp_path: Path, web: Web, free_port: Callable[[], int]
+) -> None:
+    data = write_safetensors(tmp_path / "m" / "model.safetensors", SPECS)
+    write_snapshot(tmp_path / "m", web.root, chunk_size=CHUNK)
+    [manifest] = (web.root / "manifests").iterdir()
+    expected = [(name, data[name]) for name, _, _ in SPECS]
+    caches = Caches(tmp_path, web, free_port)
+    node = await caches.start()
+    try:
+        uri = f"{web.url}/manifests/{manifest.name}/manifest.json"
+        assert await asyncio.to_thread(load, uri, cache=node.url) == expected
+        web.requests.clear()
+        assert await asyncio.to_thread(load, uri, cache=node.url) == expected
+        assert web.requests == []
+    finally:
+        await caches.stop(node)
+    assert await asyncio.to_thread(load, uri, cache=node.url) == expected
 
 
 @given(
