@@ -11,6 +11,7 @@ import mmap
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 
 from glowplug_snapshotter.errors import SnapshotError
 from glowplug_snapshotter.gpu import driver as cuda
@@ -33,7 +34,7 @@ class Context:
         driver.call("cuDevicePrimaryCtxRetain", ctypes.byref(handle), device.value)
         self._driver = driver
         self._handle = handle.value
-        weakref.finalize(self, _release, driver, device.value)
+        weakref.finalize(self, _release, driver, device.value).atexit = False
 
     def call(self, name: str, *arguments: object) -> None:
         """Call the driver in this context; raises SnapshotError."""
@@ -43,9 +44,17 @@ class Context:
         finally:
             self._driver.call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
-    def end(self, name: str, handle: int) -> None:
-        """Call what frees something; at the end of a process the driver may be gone before."""
-        with contextlib.suppress(SnapshotError):
+    def free_with(self, owner: object, name: str, handle: int) -> Callable[[], object]:
+        """Have what frees a handle called when its owner is gone; return it, to call it sooner.
+
+        Not at the end of the process, which frees all: torch may still be using the memory then.
+        """
+        free = weakref.finalize(owner, self._free, name, handle)
+        free.atexit = False
+        return free
+
+    def _free(self, name: str, handle: int) -> None:
+        with contextlib.suppress(SnapshotError):  # nobody is there to hear it
             self.call(name, handle)
 
 
@@ -63,7 +72,7 @@ class CudaMemory:
         address = ctypes.c_uint64()
         context.call("cuMemAlloc_v2", ctypes.byref(address), size)
         self.address = address.value
-        weakref.finalize(self, context.end, "cuMemFree_v2", self.address)
+        context.free_with(self, "cuMemFree_v2", self.address)
 
 
 class PinnedSlot:
@@ -80,7 +89,7 @@ class PinnedSlot:
         context.call(
             "cuMemHostRegister_v2", self.address, len(self.view), cuda.HOST_REGISTER_PORTABLE
         )
-        self.unpin = weakref.finalize(self, context.end, "cuMemHostUnregister", self.address)
+        self.unpin = context.free_with(self, "cuMemHostUnregister", self.address)
 
 
 class CudaEvent:
@@ -92,7 +101,7 @@ class CudaEvent:
         flags = cuda.EVENT_BLOCKING_SYNC | cuda.EVENT_DISABLE_TIMING
         context.call("cuEventCreate", ctypes.byref(handle), flags)
         self._handle = handle.value or 0
-        weakref.finalize(self, context.end, "cuEventDestroy_v2", self._handle)
+        context.free_with(self, "cuEventDestroy_v2", self._handle)
         context.call("cuEventRecord", self._handle, stream)
 
     def wait(self) -> None:
@@ -109,6 +118,7 @@ class Cuda:
         stream = ctypes.c_void_p()
         self._context.call("cuStreamCreate", ctypes.byref(stream), cuda.STREAM_NON_BLOCKING)
         self._stream = stream.value or 0
+        self._end = self._context.free_with(self, "cuStreamDestroy_v2", self._stream)
         self._slots: list[PinnedSlot] = []
         self._lock = threading.Lock()
 
@@ -137,10 +147,9 @@ class Cuda:
         """Wait for the copies under way, then give stream and slots back."""
         with self._lock:
             slots, self._slots = self._slots, []
-            stream, self._stream = self._stream, 0
-        if stream:
-            self._context.end("cuStreamSynchronize", stream)
-            self._context.end("cuStreamDestroy_v2", stream)
+        with contextlib.suppress(SnapshotError):
+            self._context.call("cuStreamSynchronize", self._stream)
+        self._end()
         for slot in slots:
             slot.unpin()
 

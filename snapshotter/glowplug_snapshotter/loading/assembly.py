@@ -94,10 +94,11 @@ class Assembly:
                 yield tensor.name, finish(Loaded(tensor, piece.give(), self._device.dlpack))
 
     def end(self, error: SnapshotError | None) -> None:
-        """Wake who waits: no more chunks come."""
+        """Wake who waits: no more chunks come, and a late one does not count."""
         with self._changed:
             self._error = self._error or error
             self._ended = True
+            self._received.clear()
             self._changed.notify_all()
 
     def prepare(self, plan: Plan) -> None:
@@ -126,7 +127,6 @@ class Assembly:
 
     def abandon(self) -> None:
         """Let go of the memory that nobody took, once the ring and the copies have ended."""
-        self._received.clear()
         self._targets.clear()
         self._slots.clear()
         for pieces in self._pieces:

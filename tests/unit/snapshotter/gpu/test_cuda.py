@@ -120,6 +120,14 @@ def test_a_load_left_early_waits_for_its_copies_and_frees(library: Library, tmp_
     assert library.alive() == NOTHING
 
 
+def test_a_load_that_is_never_begun_leaves_nothing(library: Library, tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "model.safetensors", [("a", "U8", (9,))])
+    tensors = glowplug_snapshotter.load(tmp_path, "cuda", framework="dlpack")
+    assert library.alive()[STREAMS] == 1
+    del tensors
+    assert library.alive() == NOTHING
+
+
 def test_a_full_gpu_is_a_sentence(library: Library, tmp_path: Path) -> None:
     library.set_room(100)
     write_safetensors(tmp_path / "model.safetensors", [("a", "U8", (101,))])
