@@ -16,6 +16,14 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True)
+class CompileCache:
+    """The engine's compile cache: for what it must have been compiled, and where it goes."""
+
+    key: dict[str, str]
+    directory: str
+
+
+@dataclass(frozen=True)
 class Restore:
     """How the model comes into `model_dir`."""
 
@@ -27,6 +35,7 @@ class Restore:
     cache: str | None  # the node's cache of the store
     socket: str  # of the sidecar
     unlink_after_load: bool
+    compile_cache: CompileCache | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +113,21 @@ def _restore(body: dict[str, Any]) -> Restore:
         cache=body.get("cache"),
         socket=body.get("socket") or "",
         unlink_after_load=bool(body.get("unlinkAfterLoad", False)),
+        compile_cache=_compile_cache(body.get("compileCache")),
     )
+
+
+def _compile_cache(body: Any) -> CompileCache | None:
+    """Read where it goes and its key, whose parts the snapshotter checks."""
+    if body is None:
+        return None
+    where = f"{VARIABLE}: restore.compileCache"
+    if not isinstance(body, dict) or not isinstance(body.get("dir"), str) or not body["dir"]:
+        raise ConfigError(f"{where}.dir is missing")
+    key = body.get("key")
+    if not isinstance(key, dict) or not all(isinstance(value, str) for value in key.values()):
+        raise ConfigError(f"{where}.key must hold words by name")
+    return CompileCache(key, body["dir"])
 
 
 def _command(body: dict[str, Any]) -> tuple[str, ...]:

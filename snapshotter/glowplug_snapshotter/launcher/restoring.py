@@ -100,6 +100,10 @@ def _command(restore: Restore, model_dir: str) -> tuple[str, ...]:
         command += ["--endpoint", restore.endpoint]
     if restore.cache:
         command += ["--cache", restore.cache]
+    if restore.compile_cache:
+        command += ["--compile-cache", restore.compile_cache.directory]
+        for name, value in sorted(restore.compile_cache.key.items()):
+            command += ["--key", f"{name}={value}"]
     return (*command, "--to", model_dir)
 
 

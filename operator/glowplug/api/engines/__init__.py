@@ -1,6 +1,7 @@
 """The engine table: how each engine is started, probed and measured. Data in TOML, read once."""
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -27,6 +28,7 @@ class EngineType:
     snapshotter: bool  # the image carries glowplug-snapshotter
     restore: Restore
     paths: tuple[str, ...]  # what the gateway lets through beside the OpenAI paths
+    compile_caches: Mapping[str, str]  # variable -> folder, below the cache's own directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def _engine_types() -> dict[str, EngineType]:
             snapshotter=data["snapshotter"],
             restore=data["restore"],
             paths=tuple(data["paths"]),
+            compile_caches=data.get("compile_caches", {}),
         )
         for name, data in rows.items()
     }
