@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from glowplug_snapshotter.backends import Entry, Reader, Ticket
+from glowplug_snapshotter.backends.local import LocalReader
 from glowplug_snapshotter.checksum import crc32c
 from glowplug_snapshotter.errors import SnapshotError, TransientError
 from glowplug_snapshotter.gpu.dtypes import dtype_of
@@ -122,6 +124,8 @@ class WindowReader:
         self._reader = reader
         self._entries = entries  # by the window's path: the whole object, and the window's start
         self.streams = reader.streams
+        if isinstance(reader, LocalReader):  # page cache and tmpfs: as fast as the cores copy
+            self.streams = max(self.streams, len(os.sched_getaffinity(0)))
 
     def describe(self, path: str) -> str:
         """Return the whole object's name."""
