@@ -1,5 +1,7 @@
 """The engine table, and how a ModelDeployment's engine is filled from it."""
 
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -87,3 +89,13 @@ def test_the_user_may_override_the_row():
         'nv_trt_llm_request_metrics{request_type="scheduled"}'
     )
     assert engine.restore == "Process"
+
+
+def test_the_page_on_snapshots_lists_where_engines_keep_compile_caches():
+    page = Path(__file__).resolve().parents[3].joinpath("docs", "snapshots.md").read_text()
+    rows = re.findall(r"^\| ([a-z, ]+) \| `([A-Z_]+)` \| `(\w+)` \|$", page, re.MULTILINE)
+    told = {(name, *row[1:]) for row in rows for name in row[0].split(", ")}
+    names = get_args(EngineName)
+    kept = {(n, *item) for n in names for item in engine_type(n).compile_caches.items()}
+
+    assert told == kept != set()

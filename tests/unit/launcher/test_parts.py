@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from glowplug_snapshotter import destination
 from glowplug_snapshotter.launcher import build, inflight, weights
 
 LAUNCHER = Path(build.__file__).parent
@@ -49,10 +48,6 @@ def test_the_file_system_of_a_directory_is_found(tmp_path: Path) -> None:
     ]:
         assert weights.file_system(path, str(mounts)) == expected
     assert weights.file_system("/x", str(tmp_path / "absent")) == ""
-
-
-def test_launcher_and_snapshotter_agree_on_the_marker() -> None:
-    assert weights.MARKER == destination.MARKER
 
 
 def test_the_zipapp_is_small_and_always_the_same_bytes(tmp_path: Path) -> None:
