@@ -27,7 +27,7 @@ ENGINE_IMAGE = "docker.io/glowplug/smollm2-engine:dev"
 FILE_SERVER = ["python3", "-m", "http.server", "{port}", "--directory", "{model_dir}"]
 PATIENCE_S = 240.0
 """Two busy cores, and kubelet's own backoff of 10, 20, 40 s between restarts."""
-TIMEOUT_S = 900
+TIMEOUT_S = 1800
 """For one test: where others use the machine, its engines answer ten times as slowly."""
 
 
