@@ -4,7 +4,8 @@ The first touch of memory is the wall of a restore into tmpfs: a write allocates
 a time. Here a chunk's range is mapped, one byte of every 2 MiB written, and MADV_COLLAPSE (Linux
 6.1) asked to make huge pages of them whatever the mount says; the network then fills them with no
 second copy, and the engine maps them with 512 times fewer faults. Where the kernel will not, a
-chunk is written as usual.
+chunk is written as usual; so is the rest of a file once that proved cheaper, as in virtual machines
+whose host takes back free huge pages and lends them anew at each touch.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import time
 
 from glowplug_snapshotter.destinations.files import PlainFile, Room
 
 HUGE = 2 << 20  # bytes
 MADV_COLLAPSE = 25
+DEAR = 0.35e-9  # s of CPU per byte; allocating small pages and copying into them costs this
 PROT_NONE = 0
 MAP_NORESERVE = 0x4000
 MAP_FIXED = 0x10
@@ -37,7 +40,10 @@ _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class MappedFile(PlainFile):
-    """A tmpfs file whose chunks are received into its own huge pages, where they can be had."""
+    """A tmpfs file whose chunks are received into its own huge pages, where that is cheap."""
+
+    _is_cheap = False
+    _is_known = False  # one chunk finds it out, while others are written
 
     def room(self, offset: int, length: int) -> Room | None:
         """Return the chunk's own memory, or None when it is not to be had in huge pages.
@@ -46,10 +52,14 @@ class MappedFile(PlainFile):
         kill the process where a write only fails.
         """
         whole = length // HUGE * HUGE
-        if offset % HUGE or not whole:
+        if offset % HUGE or not whole or (self._is_known and not self._is_cheap):
             return None
+        self._is_known = True
+        before = time.thread_time()
         self._allocate(offset, length, whole)
-        return _map(self.fd, offset, length, whole)
+        room = _map(self.fd, offset, length, whole)
+        self._is_cheap = room is not None and time.thread_time() - before < DEAR * length
+        return room
 
     def _allocate(self, offset: int, length: int, whole: int) -> None:
         for at in range(offset, offset + whole, HUGE):
