@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 TICK = 0.1  # s between looks when nothing happens
 POLL = 0.1, 0.5  # s between polls of the peers, at least and at most; else half a chunk's time
-PATIENCE = 3.0  # s without progress after which another way is tried, or thrice a chunk's time
+PATIENCE = 5.0  # s without progress after which another way is tried, or five times a chunk's
 UNKNOWN = 4.0  # s that a chunk is thought to take before the first one came
 URGENT = 8.0  # s that a reader waits before its chunk comes before all others
 AHEAD = 4 * WINDOW  # missing chunks looked at
@@ -220,7 +220,7 @@ class Download:
 
     @property
     def _patience(self) -> float:
-        return max(PATIENCE, 3 * (self._usual or UNKNOWN))
+        return max(PATIENCE, 5 * (self._usual or UNKNOWN))
 
     def _second(self) -> Choice | None:
         """With nothing else to do: what takes too long once more, from another peer or the store.

@@ -27,7 +27,7 @@ class PeerError(Exception):
 class Wire:
     """Connections to peers by address, `host:port`. Every wait for a byte is bounded by `stall`."""
 
-    def __init__(self, stall: float = 5.0, connect: float = 1.0) -> None:
+    def __init__(self, stall: float = 10.0, connect: float = 1.0) -> None:
         self._stall = stall
         self._connect_timeout = connect
         self._idle: dict[str, list[socket.socket]] = {}
