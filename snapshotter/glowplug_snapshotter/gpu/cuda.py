@@ -157,4 +157,6 @@ class Cuda:
 def current_device() -> int:
     """Return the device that torch calls `cuda` in this thread; 0 where torch is not in use."""
     torch = sys.modules.get("torch")
-    return int(torch.cuda.current_device()) if torch is not None else 0
+    if torch is None or not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.current_device())
