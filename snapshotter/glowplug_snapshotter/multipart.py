@@ -61,14 +61,19 @@ class Uploads:
 
     def open(self, path: str) -> Upload:
         """Go on with the newest upload to this key, or begin one."""
-        begun = [upload for upload in self.begun(path) if upload.path == path]
+        try:
+            begun = [upload for upload in self.begun(path) if upload.path == path]
+        except SnapshotError as error:
+            if error.reason != "Forbidden":
+                raise
+            begun = []  # these credentials may write but not list: nothing to go on with
         if begun:
             return Upload(self, max(begun, key=lambda upload: upload.touched))
         name = self.bucket.name
         answer = self.call(
             path, lambda key: self.client.create_multipart_upload(Bucket=name, Key=key)
         )
-        return Upload(self, Begun(path, answer["UploadId"], 0.0))
+        return Upload(self, Begun(path, answer["UploadId"], 0.0), fresh=True)
 
     def begun(self, folder: str) -> list[Begun]:
         """Return all unfinished uploads whose paths begin with `folder`."""
@@ -138,8 +143,9 @@ class Uploads:
 class Upload:
     """One file on its way."""
 
-    def __init__(self, owner: Uploads, begun: Begun) -> None:
+    def __init__(self, owner: Uploads, begun: Begun, *, fresh: bool = False) -> None:
         self.path = begun.path
+        self._fresh = fresh
         self.sent = 0  # bytes that this run has uploaded
         self._id = begun.id
         self._owner = owner
@@ -158,7 +164,8 @@ class Upload:
 
     def send(self, parts: Iterable[bytes | bytearray]) -> None:
         """Upload the file's parts in order, a few at a time, but those that have arrived."""
-        here = {part["PartNumber"]: part["ETag"].strip('"') for part in self.parts()}
+        parts_here = [] if self._fresh else self.parts()
+        here = {part["PartNumber"]: part["ETag"].strip('"') for part in parts_here}
         waiting: deque[Future[str]] = deque()
         with ThreadPoolExecutor(PARTS_IN_FLIGHT) as pool:
             for number, data in enumerate(parts, 1):

@@ -143,6 +143,24 @@ def test_a_take_waits_for_a_collection_that_condemned_what_it_reuses() -> None:
     assert len(whole_and_live(memory)) == 2, "and the one that went while it waited"
 
 
+class KeepsAll(Actor):
+    """A bucket whose credentials may not delete."""
+
+    def delete(self, paths: object) -> None:
+        raise SnapshotError("Forbidden", "DeleteObject is not allowed.")
+
+
+def test_a_take_that_may_not_delete_leaves_its_note_to_gc() -> None:
+    memory = Memory()
+    KeepsAll(memory, take(0)).finish()
+    assert any(path.startswith("manifests/") for path in memory.objects)
+    assert any(path.startswith("intents/") for path in memory.objects)
+    memory.now += 3 * LIFE
+    run(memory, gc)
+    assert not any(path.startswith("intents/") for path in memory.objects)
+    assert len(whole_and_live(memory)) == 2
+
+
 @pytest.mark.parametrize("damage", [b"{", b'{"version": 2}', None])
 def test_nothing_is_deleted_while_a_manifest_cannot_be_read(damage: bytes | None) -> None:
     memory = Memory()

@@ -51,7 +51,7 @@ def take(s3: S3, source: str, store: str) -> tuple[object, ...]:
 def test_a_killed_take_sends_only_what_had_not_arrived(
     s3: S3, web: Web, prefix: str, tmp_path: Path, how: signal.Signals
 ) -> None:
-    model = write_model(tmp_path / "m", megabytes=100)
+    model = write_model(tmp_path / "m", megabytes=70)
     for name in ("config.json", "model.safetensors"):
         (web.root / name).write_bytes((model / name).read_bytes())
     size = (model / "model.safetensors").stat().st_size
@@ -164,6 +164,20 @@ def test_an_upload_that_another_take_finished_is_noticed(store: Store) -> None:
     with pytest.raises(UploadGoneError):
         store.send("s3://m", ENTRY, parts(), whole)
     assert store.recall("s3://m", ENTRY) == whole()
+
+
+def test_credentials_that_may_not_list_uploads_send_the_whole_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TransientError):
+        store.send("s3://m", ENTRY, cut_after(2, TransientError("gone")), whole)
+    refused = SnapshotError("Forbidden", "ListBucketMultipartUploads is not allowed.")
+
+    def forbidden(folder: str) -> None:
+        raise refused
+
+    monkeypatch.setattr(store.uploads, "begun", forbidden)
+    assert store.send("s3://m", ENTRY, PIECES, whole) == (whole(), SIZE)
 
 
 def test_parts_are_whole_chunks_and_never_too_many() -> None:
