@@ -27,6 +27,8 @@ from cluster.processes import Daemon, write_config
 
 CNI_BINARIES = "/usr/lib/cni"
 CGROUPS = Path("/sys/fs/cgroup")
+WEIGHTS = {"cpu.shares": 16 * 1024, "cpu.weight": 16 * 100}
+"""All Pods together, in processes of the host: as one, they would starve beside a busy machine."""
 
 
 def containerd(paths: Paths) -> Daemon:
@@ -223,11 +225,20 @@ def _make_cgroup() -> None:
         control = " ".join(f"+{name}" for name in wanted)
         (CGROUPS / "cgroup.subtree_control").write_text(control)
         (CGROUPS / CGROUP).mkdir(exist_ok=True)
+        _weigh(CGROUPS)
         return
     for hierarchy in CGROUPS.iterdir():
         if hierarchy.is_dir() and hierarchy.name != "unified":
             (hierarchy / CGROUP).mkdir(exist_ok=True)
             _seed_cpuset(hierarchy)
+            _weigh(hierarchy)
+
+
+def _weigh(hierarchy: Path) -> None:
+    for name, weight in WEIGHTS.items():
+        file = hierarchy / CGROUP / name
+        if file.exists():
+            file.write_text(str(weight))
 
 
 def _seed_cpuset(hierarchy: Path) -> None:
