@@ -74,9 +74,8 @@ def figures(stack: Stack) -> dict[str, float]:
 
 def restricted_smollm2(stack: Stack, name: str) -> dict:
     body = stack.smollm2(name)
-    body["spec"]["template"] = {
-        "spec": {"securityContext": {"runAsNonRoot": True, "runAsUser": 65532}}
-    }
+    standard = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    body["spec"]["template"] = {"spec": {"securityContext": standard}}
     return body
 
 
