@@ -58,6 +58,7 @@ bench: venv ## The claims of the README, measured here
 	$(BIN)/python benchmarks/cold_start.py --quick
 	$(BIN)/python benchmarks/spike.py --quick
 	$(BIN)/python benchmarks/scale.py --quick
+	$(BIN)/python benchmarks/restore.py --quick
 
 .PHONY: crds
 crds: venv ## Generate the CRDs and docs/reference.md from the pydantic models, and the charts' copies
@@ -85,6 +86,7 @@ lock: venv ## Resolve the dependencies again into the hashed locks
 	$(BIN)/uv pip compile -q pyproject.toml snapshotter/pyproject.toml --upgrade --generate-hashes --no-annotate --no-emit-package glowplug-snapshotter --universal --python-version 3.11 -o requirements.lock --custom-compile-command "make lock"
 	$(BIN)/uv pip compile -q snapshotter/pyproject.toml --generate-hashes --no-annotate --universal --python-version 3.11 -c requirements.lock -o snapshotter/requirements.lock --custom-compile-command "make lock"
 	$(BIN)/uv pip compile -q pyproject.toml snapshotter/pyproject.toml --group dev --generate-hashes --no-annotate --no-emit-package glowplug-snapshotter --universal --python-version 3.11 -c requirements.lock -o requirements-dev.lock --custom-compile-command "make lock"
+	$(BIN)/uv pip compile -q benchmarks/peers.in --upgrade --generate-hashes --no-annotate --universal --python-version 3.11 -o benchmarks/peers.txt --custom-compile-command "make lock"
 
 .PHONY: clean
 clean: ## Remove what was generated in this folder (the cluster and its cache stay)
