@@ -134,7 +134,7 @@ def last_path(stack: Stack, name: str) -> str:
 def kill_in_the_middle(stack: Stack, uid: str, sent: float, size: int) -> None:
     """SIGKILL the daemon when the next restore has begun to read from it."""
     url = f"http://{daemon(stack)['status']['podIP']}:9421/metrics"
-    name = "glowplug_cache_to_pods_bytes_total "
+    name = "\nglowplug_cache_to_pods_bytes_total "
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         text = requests.get(url, timeout=10).text
