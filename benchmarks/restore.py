@@ -13,7 +13,8 @@ loopback, and on the local disk. Ours proves every chunk's crc32c; no peer prove
 Each sample is a process of its own. Its imports (a row) are outside the clock and outside "peak
 beyond"; "peak RSS" is the whole process. Limits: the same bytes received into one reused buffer
 (by one connection, and by one on each core), written from reused buffers, both, read into reused
-buffers, and memory touched for the first time.
+buffers (also past the page cache) or into new memory, and memory touched for the first time. Ratios
+are within a round; the last limit of a column is the one it is held to.
 
 Needs nginx, 10 GB of disk, and 3 GB in /dev/shm. The peers get an environment of their own, made
 once from benchmarks/peers.txt (6 GB: torch).
@@ -32,6 +33,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import restore_setup as setup
@@ -52,6 +54,11 @@ PEERS = (
 )
 RECV = ("limit-recv", "limit-recv-each-core")
 KEPT = ("limit-write", "limit-recv-write")
+LOADED = (
+    "limit-read",
+    "limit-read-direct",
+    "limit-read-kept",
+)
 TIMEOUT = 600  # s of one sample
 QUICK = 270  # s after which a quick run begins no further sample
 
@@ -80,8 +87,8 @@ def cells(memory: str, disk: str) -> list[Cell]:
         Cell("nginx, disk pre-touched", "nginx", KEPT, disk, touched=True, quick=False),
         Cell("SeaweedFS, dropped", "weed", RECV),
         Cell("SeaweedFS, tmpfs", "weed", KEPT, memory, quick=False),
-        Cell("local warm", "local", ("limit-read",)),
-        Cell("local cold", "local", ("limit-read",), cold=True),
+        Cell("local warm", "local", LOADED),
+        Cell("local cold", "local", LOADED, cold=True),
         Cell("memory first touch", "", ("limit-touch-4k", "limit-touch-huge")),
     ]
 
@@ -195,6 +202,20 @@ def tools_of(cell: Cell) -> tuple[str, ...]:
     return (*OURS, *PEERS, *cell.limits) if cell.source else cell.limits
 
 
+def compare(report: Report, columns: list[Cell]) -> None:
+    """Add ours by the best peer, by Run:ai's tuned and by the limit, from samples of one round."""
+    speeds = {key[:2]: got for key, got in report.samples.items() if key[2] == "speed"}
+    for case, limit in ((cell.name, cell.limits[-1]) for cell in columns):
+        ours = speeds.get((case, OURS[0]))
+        measured = [peer for peer in PEERS if (case, peer) in speeds]
+        if ours is None:
+            continue
+        best = max(measured, key=lambda peer: median(speeds[case, peer]), default=None)
+        for other in dict.fromkeys((best, "runai-tuned", limit)):
+            for one, two in zip(ours, speeds.get((case, other or ""), []), strict=False):
+                report.add(case, f"glowplug / {other}", "speed", "ratio", one / two)
+
+
 def main() -> None:
     """Measure, print, and write."""
     options = arguments(__doc__)
@@ -216,6 +237,7 @@ def main() -> None:
         bench = Bench(folder, model, served, disk)
         until = started + QUICK if options.quick else float("inf")
         measure(bench, columns, rounds=2 if options.quick else 5, until=until)
+    compare(bench.report, columns)
     bench.report.show()
     if options.json:
         bench.report.write(options.json)

@@ -123,9 +123,16 @@ def receive(job: Job, number: int, buffer: memoryview) -> Iterator[memoryview]:
             yield view
 
 
+def private(size: int, advice: int = mmap.MADV_NORMAL) -> mmap.mmap:
+    """Return untouched memory; that which is shared, mmap's default, obeys no advice."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(advice)
+    return memory
+
+
 def pages(size: int = BUFFER) -> memoryview:
     """Return touched, page-aligned memory."""
-    view = memoryview(mmap.mmap(-1, size))
+    view = memoryview(private(size))
     for at in range(0, size, mmap.PAGESIZE):
         view[at] = 1
     return view
@@ -195,20 +202,39 @@ def recv_write(job: Job) -> Work:
     return threads(job, CORES, bring)
 
 
-def read(job: Job) -> Work:
+def read(job: Job, flags: int = 0) -> Work:
     """Read the files into reused buffers."""
 
     def through(number: int, buffer: memoryview) -> None:
-        with open(job.files[number], "rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
+        fd = os.open(job.files[number], os.O_RDONLY | flags)
+        while os.readv(fd, [buffer]):
+            pass
+        os.close(fd)
 
     return threads(job, CORES, through)
 
 
+def read_kept(job: Job) -> Work:
+    """Read the files into new memory, all of it kept."""
+
+    def run() -> object:
+        kept = [private(size) for size in job.sizes]
+
+        def fill(number: int) -> None:
+            view, at = memoryview(kept[number]), 0
+            with open(job.files[number], "rb", buffering=0) as file:
+                while count := file.readinto(view[at : at + BUFFER]):
+                    at += count
+
+        with ThreadPoolExecutor(CORES) as pool:
+            list(pool.map(fill, range(len(job.files))))
+        return kept
+
+    return run
+
+
 def touch(job: Job, advice: int) -> Work:
-    memory = mmap.mmap(-1, sum(job.sizes))
-    memory.madvise(advice)
+    memory = private(sum(job.sizes), advice)
     page = b"\1" * (2 * MIB)
 
     def run() -> None:
@@ -226,6 +252,8 @@ TOOLS: dict[str, Tool] = {
     "limit-write": write,
     "limit-recv-write": recv_write,
     "limit-read": read,
+    "limit-read-direct": lambda job: read(job, os.O_DIRECT),
+    "limit-read-kept": read_kept,
     "limit-touch-4k": lambda job: touch(job, mmap.MADV_NOHUGEPAGE),
     "limit-touch-huge": lambda job: touch(job, mmap.MADV_HUGEPAGE),
 }

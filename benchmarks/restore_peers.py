@@ -177,8 +177,11 @@ def awscrt(job: Job) -> Work:
     return run
 
 
-def runai(job: Job) -> Work:
-    """Stream tensors; a file gets those of its header's order, the header itself left out."""
+def runai(job: Job, *, owned: bool = True) -> Work:
+    """Stream tensors; a file gets each at its offset, and no header.
+
+    Those not `owned` lie in buffers that the streamer uses again.
+    """
     os.environ["AWS_ENDPOINT_URL"] = f"http://{job.endpoint}"
     os.environ["RUNAI_STREAMER_S3_USE_VIRTUAL_ADDRESSING"] = "0"
     import torch
@@ -191,7 +194,7 @@ def runai(job: Job) -> Work:
     def run() -> object:
         kept, opened = [], {n: open_target(job, n) for n in range(len(job.keys))}
         with SafetensorsStreamer() as streamer:
-            streamer.stream_files(paths)
+            streamer.stream_files(paths, owned=owned)
             for name, tensor in streamer.get_tensors():
                 if local:
                     kept.append(tensor)
@@ -221,7 +224,7 @@ def runai_tuned(job: Job) -> Work:
     os.environ["RUNAI_STREAMER_MEMORY_LIMIT"] = "0"
     os.environ["RUNAI_STREAMER_CONCURRENCY"] = "1"
     os.environ["RUNAI_STREAMER_CHUNK_BYTESIZE"] = str(8 * MIB)
-    return runai(job)
+    return runai(job, owned=not job.endpoint)
 
 
 def safetensors(job: Job) -> Work:
@@ -244,7 +247,10 @@ def safetensors(job: Job) -> Work:
 def fastsafetensors(job: Job) -> Work:
     if job.endpoint:
         raise UnsuitableError("reads local files only")
+    import torch  # which it imports late
     from fastsafetensors import SafeTensorsFileLoader, SingleGroup
+
+    del torch
 
     def run() -> object:
         loader = SafeTensorsFileLoader(SingleGroup(), "cpu", nogds=True)
