@@ -78,7 +78,9 @@ def _ended(pod: PodRecord, container: ContainerRecord) -> Trouble:
             "engine.resources.limits.memory.",
         )
     reason, told = _last_words(container.message)
-    restoring = container.name == meta.CONTAINER_RESTORE or reason not in (None, "EngineFailed")
+    named = reason not in (None, "EngineFailed")
+    restoring = container.name == meta.CONTAINER_RESTORE or named
+    told = f"{reason}: {told}" if named else told  # as the launcher says it while it lives
     return Trouble(
         "RestoreFailed" if restoring else reason or "EngineExited",
         f"Container {container.name} of Pod {pod.name} ended with exit code {container.exit_code} "

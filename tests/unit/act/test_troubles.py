@@ -69,7 +69,7 @@ AGAIN = replace(RUNNING, ready=False, restart_count=1, exit_code=3, message=LAUN
         (
             crashed(message=error("NotFound", "no key x in bucket b")),
             "RestoreFailed",
-            "no key x in bucket b",
+            "NotFound: no key x in bucket b",
         ),
         (crashed(name="restore", message="gone"), "RestoreFailed", "gone"),
         (crashed(message=f"CUDA is unhappy\n{LAUNCHER}\n"), "EngineFailed", "exited with code 3"),
