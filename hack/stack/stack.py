@@ -78,10 +78,22 @@ class Stack:
         return body
 
     def deploy(self, body: Json) -> str:
-        """Apply a ModelDeployment and return its name."""
+        """Apply a ModelDeployment, wait until a gateway has heard of it, and return its name."""
         self.apply(body)
         name: str = body["metadata"]["name"]
+        deadline = time.monotonic() + 60
+        while not self._is_known(name):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the gateway does not know {name} a minute after it was made")
+            time.sleep(0.02)
         return name
+
+    def _is_known(self, name: str) -> bool:
+        url = f"{self.gateway_url}/v1/models/{name}"
+        try:
+            return requests.get(url, timeout=10).status_code != 404
+        except requests.RequestException:
+            return False
 
     def refused(self, body: Json) -> str:
         """What `kubectl apply` says when it refuses the object; an accepted one is an error."""
