@@ -27,8 +27,8 @@ from cluster.processes import Daemon, write_config
 
 CNI_BINARIES = "/usr/lib/cni"
 CGROUPS = Path("/sys/fs/cgroup")
-WEIGHTS = {"cpu.shares": 16 * 1024, "cpu.weight": 16 * 100}
-"""All Pods together, in processes of the host: as one, they would starve beside a busy machine."""
+WEIGHTS = {"cpu.shares": 4 * 1024, "cpu.weight": 4 * 100}
+"""All Pods together, as four processes of the host: as one they starve, as more the host does."""
 
 
 def containerd(paths: Paths) -> Daemon:

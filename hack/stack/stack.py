@@ -51,7 +51,7 @@ class Stack:
         """Run the command `glowplug` in the models' namespace and return what it printed."""
         command = Path(sys.executable).with_name("glowplug")
         where = ("-n", self.namespace, "--kubeconfig", self.cluster.kubeconfig)
-        return run([command, *words, *where], timeout=60)
+        return run([command, *words, *where], timeout=120)
 
     def find(self, kind: str, selector: str = "", namespace: str | None = None) -> list[Json]:
         """Objects of a kind, those with the selector's labels."""
