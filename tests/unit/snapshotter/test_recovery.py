@@ -217,6 +217,8 @@ def test_credentials_that_run_out_are_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a profile's process, as an expiring one would: the store refuses the old key midway."""
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)  # for the profile's process to be run again
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 1.0)
     data = random_bytes(20 * CHUNK)
     files, digest = stored(data, CHUNK)
     expired = tmp_path / "expired"
