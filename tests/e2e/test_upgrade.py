@@ -57,5 +57,12 @@ async def test_no_request_fails_while_helm_upgrades_and_rolls_back_and_nothing_i
     assert [one["metadata"]["uid"] for one in stack.pods(name)] == [pod], "the engine stayed"
 
     await stack.delete_all()
+    await stack.until(lambda: _is_owned(stack), 120)
     helm(where, "uninstall", RELEASE)
     await stack.until(lambda: left(stack) == set(), 90)
+
+
+def _is_owned(stack: Stack) -> bool:
+    """Whether an operator of this chart leads: the Lease of 0.1.0 belongs to no Pod, and stays."""
+    lease = stack.cluster.get("-n", stack.system, "lease", "glowplug-operator")
+    return bool(lease["metadata"].get("ownerReferences"))
