@@ -71,9 +71,13 @@ async def test_a_rolling_update_and_one_reverted_in_the_middle_fail_no_request(
             await stack.until(look, 400)
             revision = await _settled(stack, name, 3, after=before)
 
-            stack.apply(_changed(body, f"{turn}, thought better of"))
-            await stack.until(lambda: stack.draining(name), 240)
-            stack.apply(body)
+            # Long streams, so that the one that drains is still there when the page is asked for.
+            with long_streams(stack, name, 3) as streams:
+                stack.apply(_changed(body, f"{turn}, thought better of"))
+                await stack.until(lambda: stack.draining(name), 240)
+                look()
+                stack.apply(body)
+            assert [one for one in streams if not one.finished or one.error] == []
             assert await _settled(stack, name, 3) == revision
 
     print(campaign)
