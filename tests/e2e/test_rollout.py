@@ -71,8 +71,8 @@ async def test_a_rolling_update_and_one_reverted_in_the_middle_fail_no_request(
             await stack.until(look, 400)
             revision = await _settled(stack, name, 3, after=before)
 
-            # Long streams, so that the one that drains is still there when the page is asked for.
-            with long_streams(stack, name, 3) as streams:
+            # So many that each replica has some: who drains is still there when the page is asked.
+            with long_streams(stack, name, 8) as streams:
                 stack.apply(_changed(body, f"{turn}, thought better of"))
                 await stack.until(lambda: stack.draining(name), 240)
                 look()
