@@ -23,8 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from pathlib import Path
 from blake3 import blake3
 from crc32c import crc32c
 from report import Report, arguments
+from servers import await_answer, end
 
 from glowplug_snapshotter import manifest as manifests
 from glowplug_snapshotter.manifest import CHUNK_SIZE, File, Manifest
@@ -124,33 +123,10 @@ def store(folder: Path) -> Iterator[Path]:
     command = ["nginx", "-c", str(folder / "nginx.conf"), "-g", "user root;"]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        await_answer(f"http://{STORE}/", server)
+        await_answer(f"http://{STORE}/", server, 60)
         yield folder / "access.log"
     finally:
         end(server)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def await_answer(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 def publish(root: Path) -> str:
@@ -187,7 +163,7 @@ def caches(nodes: list[Node], *, peers: bool) -> Iterator[None]:
                 words += ["--peers", addresses, "--key-file", node.folder / "key"]
             daemons.append(node.start("cache", *words))
         for node, daemon in zip(nodes, daemons, strict=True):
-            await_answer(f"http://{node.address}:{PEER_PORT}/healthz", daemon)
+            await_answer(f"http://{node.address}:{PEER_PORT}/healthz", daemon, 60)
         yield
     finally:
         for daemon in daemons:

@@ -11,8 +11,6 @@ import struct
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from blake3 import blake3
 from botocore.config import Config
 from crc32c import crc32c
+from servers import await_answer, end
 
 from glowplug_snapshotter import manifest
 from glowplug_snapshotter.destinations.directory import JOURNAL, PARTIAL
@@ -178,7 +177,7 @@ def nginx(folder: Path, model: Model) -> Iterator[str]:
     command = ["nginx", "-c", str(config), "-e", str(folder / "error.log"), "-g", "user root;"]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        await_answer(f"http://127.0.0.1:{port}/", server)
+        await_answer(f"http://127.0.0.1:{port}/", server, 120)
         yield f"127.0.0.1:{port}"
     finally:
         end(server)
@@ -201,7 +200,7 @@ def weed(folder: Path, model: Model) -> Iterator[str]:
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen([program, "server", *words], stdout=log, stderr=log)
     try:
-        await_answer(f"http://{endpoint}/", server)
+        await_answer(f"http://{endpoint}/", server, 120)
         fill(endpoint, model)
         yield endpoint
     finally:
@@ -243,29 +242,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def await_answer(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def peers_python() -> tuple[Path | None, str]:
