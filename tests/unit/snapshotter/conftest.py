@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import boto3
 import pytest
 from botocore.client import Config
 
+from .caches import Caches
 from .tools import wait_for, write_model
 from .web import Web, web_server
 
@@ -110,3 +111,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def web(tmp_path: Path) -> Iterator[Web]:
     with web_server(tmp_path / "www") as served:
         yield served
+
+
+@pytest.fixture
+async def caches(tmp_path: Path, web: Web, free_port: Callable[[], int]) -> AsyncIterator[Caches]:
+    """Nodes' caches of what `web` holds, stopped after the test."""
+    made = Caches(tmp_path, web, free_port)
+    yield made
+    for node in list(made.nodes):
+        await made.stop(node)

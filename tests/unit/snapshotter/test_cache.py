@@ -1,7 +1,7 @@
 """A node's cache as its Pods see it: read through once, while it comes, after restarts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -12,14 +12,6 @@ from .web import Fault, Web
 
 MODEL = {"config.json": 700, "empty.txt": 0, "model.safetensors": 20 * CHUNK + 5}
 WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture
-async def caches(tmp_path: Path, web: Web, free_port: Callable[[], int]) -> AsyncIterator[Caches]:
-    made = Caches(tmp_path, web, free_port)
-    yield made
-    for node in list(made.nodes):
-        await made.stop(node)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -18,14 +17,6 @@ from .web import Fault, Web
 
 CHUNKS = 48
 WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture
-async def caches(tmp_path: Path, web: Web, free_port: Callable[[], int]) -> AsyncIterator[Caches]:
-    made = Caches(tmp_path, web, free_port)
-    yield made
-    for node in list(made.nodes):
-        await made.stop(node)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A restore with a node's cache: faster with it, complete without it, right whatever it says."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from .web import Fault, Web
 
 MODEL = {"config.json": 700, "empty.txt": 0, "model.safetensors": 40 * CHUNK + 5}
 WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture
-async def caches(tmp_path: Path, web: Web, free_port: Callable[[], int]) -> AsyncIterator[Caches]:
-    made = Caches(tmp_path, web, free_port)
-    yield made
-    for node in list(made.nodes):
-        await made.stop(node)
 
 
 @pytest.fixture
